@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CULVERT_ENGINE_H
+#define CULVERT_ENGINE_H
+
+/** @file
+ * One guest's network: configure, start, stop.
+ *
+ * Configuration is by name and text, the same names as the command's long options and the keys of
+ * `--config` documents ("mtu", "guest-ipv4", "rule", …), so that all three have one manual:
+ * culvert(1).
+ */
+
+#include <culvert/shared_state.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct culvert_engine;
+struct culvert_config;
+
+/** Where a call that can be mended by its user says what was wrong, where, and the mend. */
+struct culvert_error {
+    char message[512]; /**< one sentence, no newline; UTF-8 */
+};
+
+/** The defaults of DESIGN §5: 10.0.2.0/24, MTU 1500, profile `public`. NULL with errno ENOMEM. */
+struct culvert_config *culvert_config_new(void);
+/** Accepts NULL; returns NULL. */
+struct culvert_config *culvert_config_free(struct culvert_config *config);
+/** Sets `name` to `value`; repeatable names (rule, dns, …) append. 0, or -EINVAL and `error` filled
+ * (may be NULL). Not thread-safe. */
+int culvert_config_set(struct culvert_config *config, const char *name, const char *value,
+                       struct culvert_error *error);
+
+/** Builds an engine from `config` (borrowed, may be freed afterwards). NULL with errno, and `error`
+ * filled. Does not start a thread. */
+struct culvert_engine *culvert_engine_new(const struct culvert_config *config,
+                                          struct culvert_error *error);
+/** The rings, wakes and hook by which the guest's device is driven. Valid until
+ * culvert_engine_free(). */
+struct culvert_shared_state *culvert_engine_shared_state(struct culvert_engine *engine);
+/** Gives the engine a TAP descriptor (IFF_NO_PI | IFF_VNET_HDR, taken over on success) to drive by
+ * itself, in place of a NetWorker. Before _start. 0 or negative errno. */
+int culvert_engine_attach_tap(struct culvert_engine *engine, int take_fd);
+/** Starts the poll thread. 0 or negative errno. */
+int culvert_engine_start(struct culvert_engine *engine);
+/** Ends the poll thread, promptly from any state; open flows are reset. 0, also when it was not
+ * running. */
+int culvert_engine_stop(struct culvert_engine *engine);
+/** Stops if needed. Accepts NULL; returns NULL. */
+struct culvert_engine *culvert_engine_free(struct culvert_engine *engine);
+
+/** Calls `visit` for each counter that is not zero, in a fixed order; `sentence` says what it
+ * counts. Any thread. */
+void culvert_engine_counters(const struct culvert_engine *engine,
+                             void (*visit)(void *arg, const char *name, const char *sentence,
+                                           uint64_t value),
+                             void *arg);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The one table of counters: COUNTER(name, "what it counts"). Included by counters.h and
+ * counters.c; grouped by room, `<room>_<what>`. Reasons for a drop or a refusal end in the reason,
+ * not in "_dropped". */
+
+/* netdev: frames at the guest's device */
+COUNTER(netdev_frames_in, "frames received from the guest")
+COUNTER(netdev_frames_out, "frames sent to the guest")
+COUNTER(netdev_runt, "frames from the guest too short for an Ethernet header")
+COUNTER(netdev_oversize, "frames from the guest above the largest frame")
+COUNTER(netdev_bad_offload, "frames from the guest whose virtio-net header contradicts the frame")
+COUNTER(netdev_read_error, "reads from the guest's device that failed")
+COUNTER(netdev_write_error, "frames the guest's device refused")
+COUNTER(netdev_full, "frames held back because the guest's device was full")
+COUNTER(netdev_no_memory, "frames dropped because no buffer could be had")
+
+/* tcp */
+COUNTER(tcp_flows_opened, "TCP flows begun by the guest")
+COUNTER(tcp_flows_established, "TCP flows established")
+COUNTER(tcp_flow_limit, "SYNs ignored because --max-flows flows are open")
+COUNTER(tcp_no_memory, "segments or SYNs ignored because memory ran out")
+COUNTER(tcp_malformed, "TCP segments with an impossible length or header")
+COUNTER(tcp_bad_checksum, "TCP segments with a wrong checksum")
+COUNTER(tcp_no_flow, "segments for no flow, answered by RST")
+COUNTER(tcp_bad_sequence, "segments outside the window, answered by an ACK")
+COUNTER(tcp_bad_ack, "segments acknowledging what was never sent")
+COUNTER(tcp_bad_rst, "RSTs that RFC 5961 does not accept")
+COUNTER(tcp_syn_data, "SYNs whose data was not accepted")
+COUNTER(tcp_challenge_ack, "challenge ACKs sent (RFC 5961)")
+COUNTER(tcp_beyond_window, "segments cut because they exceed the advertised window")
+COUNTER(tcp_out_of_order, "segments kept out of order")
+COUNTER(tcp_out_of_order_full, "segments out of order dropped because a bound was reached")
+COUNTER(tcp_duplicate, "segments received again")
+COUNTER(tcp_paws, "segments with an old timestamp (PAWS)")
+COUNTER(tcp_retransmits, "segments sent again")
+COUNTER(tcp_fast_retransmits, "losses repaired by SACK or duplicate ACKs")
+COUNTER(tcp_tail_probes, "tail-loss probes sent")
+COUNTER(tcp_timeouts, "retransmission timeouts")
+COUNTER(tcp_sack_reneges, "timeouts after which SACKed data was sent again")
+COUNTER(tcp_window_probes, "zero-window probes sent")
+COUNTER(tcp_window_closed, "times the guest's upload window was shut")
+COUNTER(tcp_reset_by_guest, "flows ended by the guest's RST")
+COUNTER(tcp_reset_by_host, "flows ended by the host side's RST or error")
+COUNTER(tcp_refused_by_host, "SYNs the host side refused")
+COUNTER(tcp_guest_vanished, "flows ended because the guest stopped answering")
+COUNTER(tcp_lingering_lost, "flows of a resetting guest whose last bytes could not leave in time")

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef DNS_DNS_H
+#define DNS_DNS_H
+
+/* The resolver the guest sees at 10.0.2.3 and its IPv6 twin: queries come in as datagrams or TCP
+ * flows of the stack and are forwarded to the host's resolvers (or --dns). Poll thread only;
+ * upstream sockets are nonblocking and live in the loop. */
+
+#include "base/counters.h"
+#include "base/loop.h"
+#include "base/timers.h"
+#include "stack/stack.h"
+
+#define DNS_UPSTREAMS_MAX 16
+
+struct dns;
+
+struct dns_upstream {
+    struct ip_endpoint endpoint;
+    bool tcp_only; /* tcp://A:P */
+};
+
+struct dns_config {
+    /* Fixed upstreams (--dns); count 0: follow resolv_conf. */
+    struct dns_upstream upstreams[DNS_UPSTREAMS_MAX];
+    size_t upstream_count;
+    const char
+        *resolv_conf; /* path; NULL: /etc/resolv.conf. Watched, and read again when it changes. */
+    struct ip_endpoint host_names[4]; /* reserved */
+};
+
+struct dns *dns_new(const struct dns_config *config, struct stack *stack, struct loop *loop,
+                    struct timers *timers, struct counters *counters);
+struct dns *dns_free(struct dns *dns);
+
+/* A name that is answered here and never asked upstream: host.culvert.internal, --dns-host. A and
+ * AAAA of one name are two calls. */
+int dns_add_host(struct dns *dns, const char *name, const struct ip_address *address);
+
+/* A datagram of the guest's to port 53 of the resolver. */
+void dns_udp_input(struct dns *dns, const struct udp_datagram *datagram, uint64_t now);
+/* A TCP flow of the guest's to port 53: becomes its upstream and answers it at once. */
+void dns_tcp_open(struct dns *dns, struct flow_handle flow, const struct flow_key *key,
+                  uint64_t now);
+
+/* Parses what --dns takes: "1.1.1.1", "A:P", "[v6]:P", "udp://A:P", "tcp://A:P". 0, or -EINVAL with
+ * a message. */
+int dns_upstream_parse(const char *text, struct dns_upstream *ret, char *message, size_t size);
+
+#endif

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RELAY_RELAY_H
+#define RELAY_RELAY_H
+
+/* The host-facing half: real sockets for the guest's flows. Poll thread only. */
+
+#include "base/counters.h"
+#include "base/loop.h"
+#include "base/timers.h"
+#include "stack/stack.h"
+
+struct relay;
+
+struct relay *relay_new(struct stack *stack, struct loop *loop, struct timers *timers,
+                        struct counters *counters);
+struct relay *relay_free(struct relay *relay);
+
+/* Connects `flow` to `to` (already translated: the gateway's address has become loopback) and makes
+ * itself its upstream. Whatever comes of it, now or later, reaches the stack by tcp_connected() or
+ * tcp_refuse(). */
+void relay_tcp_connect(struct relay *relay, struct flow_handle flow, const struct ip_endpoint *to,
+                       uint64_t now);
+
+/* Sends the guest's datagram from the socket of its (address, port), made if missing, to `to`. */
+void relay_udp_send(struct relay *relay, const struct udp_datagram *datagram,
+                    const struct ip_endpoint *to, uint64_t now);
+/* Is `datagram`'s destination among the peers of its mapping, judged allowed under policy
+ * `generation`? Then relay_udp_send() may be called with no new verdict. */
+bool relay_udp_peer_known(struct relay *relay, const struct flow_key *key, uint32_t generation,
+                          struct ip_endpoint *ret_to);
+void relay_udp_peer_allow(struct relay *relay, const struct flow_key *key, uint32_t generation,
+                          const struct ip_endpoint *to, uint64_t now);
+
+void relay_echo_send(struct relay *relay, const struct echo_request *request,
+                     const struct ip_address *to, uint64_t now);
+/* 0: ping sockets or raw sockets may be used; negative errno: neither (said in a note at start). */
+int relay_echo_available(const struct relay *relay, bool v6);
+
+/* Reads ready sockets in turn, each a quantum. True: some are still ready, so do not sleep. */
+bool relay_run(struct relay *relay, uint64_t now);
+/* The end of a batch: gathered datagrams leave (sendmmsg, UDP_SEGMENT). */
+void relay_batch_end(struct relay *relay);
+
+#endif
