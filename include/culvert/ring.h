@@ -24,7 +24,8 @@ struct culvert_ring {
     struct culvert_ring_cell *cells;
     size_t capacity;
     struct culvert_wake *space_wake; /**< signalled by the pop that makes room in a starved ring */
-    uint8_t pad0[40];
+    unsigned shift;                  /**< bits of an index within a position */
+    uint8_t pad0[36];
     size_t head; /**< next position to push */
     uint8_t pad1[56];
     size_t tail; /**< next position to pop */

@@ -5,6 +5,7 @@
 /* One thread's epoll. What a descriptor stands for is named by (handler, index, generation), never
  * by a pointer: a handler finds its object by index and ignores events of an earlier generation. */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,6 +20,7 @@ struct loop_handler {
 
 struct loop {
     int epoll_fd;
+    bool only_ms; /* the kernel has no epoll_pwait2() */
     unsigned handler_count;
     struct loop_handler handlers[LOOP_HANDLERS];
 };

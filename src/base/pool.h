@@ -27,8 +27,14 @@ struct pool_config {
     size_t keep;             /* free objects kept for reuse */
 };
 
-struct pool *pool_new(const struct pool_config *config); /* owner: the thread of the first take */
+/* NULL with errno ENOMEM. The owner is the thread of the first take. (It may be another thread
+ * later if what they do is ordered, by a join say.) */
+struct pool *pool_new(const struct pool_config *config);
+/* Accepts NULL; returns NULL. No take may follow; objects still in use may come back at any time.
+ */
 struct pool *pool_free(struct pool *pool);
+/* `fail_at` N: the Nth take from now and every later one fail; 0: none. Before the first take. */
+void pool_set_test_mode(struct pool *pool, bool poison, size_t fail_at);
 /* NULL: the bound is reached or memory ran out. Owner's thread. refs 1, len 0, no segments, offload
  * all zero. */
 struct culvert_frame *pool_take_frame(struct pool *pool);

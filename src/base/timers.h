@@ -11,14 +11,16 @@
 #include <stdint.h>
 
 #define TIMERS_NEVER UINT64_MAX
-#define MS_NS        UINT64_C(1000000)
-#define SECOND_NS    UINT64_C(1000000000)
+#define TIMERS_SLACK                                                                               \
+    UINT64_C(262144) /* ns; a power of two: wake-ups are gathered on its multiples */
+#define MS_NS     UINT64_C(1000000)
+#define SECOND_NS UINT64_C(1000000000)
 
 struct timers;
 
 /* Embedded in what it times; all zero: not armed. Must not move or be freed while armed. */
 struct timer {
-    struct timer *next, **prev_next;
+    struct timer *next, **prev_next, *child;
     uint64_t deadline;
     void (*expired)(void *arg, struct timer *timer,
                     uint64_t now); /* not armed any more when called; may arm again */
