@@ -13,6 +13,9 @@ COUNTER(netdev_read_error, "reads from the guest's device that failed")
 COUNTER(netdev_write_error, "frames the guest's device refused")
 COUNTER(netdev_full, "frames held back because the guest's device was full")
 COUNTER(netdev_no_memory, "frames dropped because no buffer could be had")
+COUNTER(netdev_bytes_in, "bytes of frames received from the guest")
+COUNTER(netdev_bytes_out, "bytes of frames sent to the guest")
+COUNTER(netdev_link_down, "frames for the guest dropped because its link is down")
 
 /* tcp */
 COUNTER(tcp_flows_opened, "TCP flows begun by the guest")

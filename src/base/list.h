@@ -78,11 +78,11 @@ static inline void list_splice_back(struct list *to, struct list *from)
 }
 
 /* `link` runs over the list, which must not change meanwhile. */
-#define list_for_each(link, list)                                                                  \
-    for (struct list *link = (list)->next; link != (list); link = link->next)
+#define list_for_each(link, head)                                                                  \
+    for (struct list *link = (head)->next; link != (head); link = link->next)
 /* `link` itself may be removed meanwhile, others may not. */
-#define list_for_each_safe(link, list)                                                             \
-    for (struct list *link = (list)->next, *link##_next = link->next; link != (list);              \
+#define list_for_each_safe(link, head)                                                             \
+    for (struct list *link = (head)->next, *link##_next = link->next; link != (head);              \
          link = link##_next, link##_next = link->next)
 
 #endif
