@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Theory of operation
+ *
+ * The main thread puts the pieces together and then waits for signals; the engine's threads do the
+ * rest. Signals are blocked before anything else happens and inherited so by every thread, which
+ * makes sigwaitinfo() the only place where one is taken:
+ *
+ *     SIGCHLD      the init ended, and with it everything inside: exit with its status
+ *     SIGTERM/HUP  passed on to the init, which passes them on to the command
+ *     SIGUSR1      the counters on stderr
+ *     SIGINT/QUIT  stay blocked: the terminal sends them to the command as well, which decides
+ *     SIGPIPE      stays blocked: stderr may be a pipe that nobody reads
+ *
+ * Dispositions are left as they are, since the command inherits them (nohup). */
+
+#include "cli/run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "cli/options.h"
+#include "cli/sandbox.h"
+#include "engine/config.h"
+#include "host/init.h"
+
+struct run {
+    struct culvert_config *config;
+    char **argv; /* the command's */
+    sigset_t original_mask;
+    pid_t terminal_group; /* the terminal's foreground group at the start; -1: no terminal */
+    struct sandbox sandbox;
+    struct culvert_engine *engine;
+};
+
+static int complain(const char *message)
+{
+    dprintf(STDERR_FILENO, "culvert: %s\n", message);
+    return INIT_FAILED;
+}
+
+static void print_help(void)
+{
+    printf("usage: culvert run [OPTIONS] [--] COMMAND [ARG...]\n"
+           "Runs COMMAND on a network of its own, and exits with its status.\n\n");
+    options_print(stdout, CONFIG_RUN);
+}
+
+/* ---- before ---- */
+
+/* 0: go on. Otherwise `*ret_status` is the exit status. */
+static int configure(struct run *run, int argc, char **argv, int *ret_status)
+{
+    struct culvert_error error;
+    int used = options_parse(argc, argv, CONFIG_RUN, run->config, &error);
+
+    *ret_status = INIT_FAILED;
+    if (used == OPTIONS_HELP) {
+        print_help();
+        *ret_status = 0;
+        return -1;
+    }
+    if (used < 0)
+        return complain(error.message);
+    if (used == argc)
+        return complain("run: the command is missing; write culvert run [OPTIONS] -- COMMAND");
+    if (config_finish(run->config, &error) < 0) {
+        dprintf(STDERR_FILENO, "culvert: --%s\n", error.message);
+        return -1;
+    }
+    culvert_config_set(run->config, "ipv6", config_ipv6_offered(run->config) ? "on" : "off", NULL);
+    run->argv = argv + used;
+    return 0;
+}
+
+/* Descriptors 0, 1 and 2 exist: otherwise the first ones opened here would become the command's. */
+static void ensure_stdio(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDWR); /* stays open in the command, so not O_CLOEXEC */
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    close_fd(fd);
+}
+
+static void block_signals(sigset_t *ret_original)
+{
+    static const int signals[] = {SIGCHLD, SIGTERM, SIGHUP, SIGUSR1, SIGINT, SIGQUIT, SIGPIPE};
+    sigset_t blocked;
+
+    sigemptyset(&blocked);
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
+        sigaddset(&blocked, signals[i]);
+    sigprocmask(SIG_BLOCK, &blocked, ret_original);
+}
+
+/* The command decides alone when its stdin and stdout end: culvert holds neither. */
+static void release_stdio(void)
+{
+    int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    if (fd < 0)
+        return;
+    dup2(fd, STDIN_FILENO);
+    dup2(fd, STDOUT_FILENO);
+    close(fd);
+}
+
+/* Each flow needs a descriptor. The command keeps the limit it was given: it is cloned before. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+/* ---- meanwhile ---- */
+
+static void print_counter(void *arg, const char *name, const char *sentence, uint64_t value)
+{
+    fprintf(arg, "culvert: %-28s %12llu  %s\n", name, (unsigned long long)value, sentence);
+}
+
+/* In one write, so that lines of the command do not come between. */
+static void print_counters(const struct culvert_engine *engine)
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *file = open_memstream(&text, &len);
+
+    if (!file)
+        return;
+    culvert_engine_counters(engine, print_counter, file);
+    if (fclose(file) == 0 && len > 0)
+        (void)!write(STDERR_FILENO, text, len);
+    free(text);
+}
+
+static void print_facts(const struct culvert_config *config, pid_t init)
+{
+    char guest[IP_ADDRESS_TEXT_MAX], gateway[IP_ADDRESS_TEXT_MAX], dns[IP_ADDRESS_TEXT_MAX];
+    const struct config_subnet *subnets[] = {&config->ipv4, &config->ipv6};
+    size_t count = config->ipv6_mode == CONFIG_IPV6_ON ? 2 : 1;
+
+    for (size_t i = 0; i < count; i++)
+        dprintf(STDERR_FILENO, "culvert: IPv%c: guest %s/%u, gateway and host %s, DNS %s\n",
+                i == 0 ? '4' : '6', ip_address_format(&subnets[i]->guest, guest),
+                subnets[i]->prefix, ip_address_format(&subnets[i]->gateway, gateway),
+                ip_address_format(&subnets[i]->dns, dns));
+    if (count == 1)
+        dprintf(STDERR_FILENO, "culvert: IPv6: off%s\n",
+                config->mtu < CONFIG_MTU_MIN_IPV6 ? " (the MTU is below 1280)"
+                                                  : " (--ipv6=on offers it)");
+    dprintf(STDERR_FILENO, "culvert: MTU %u, init %d, %u rules before the profile\n", config->mtu,
+            (int)init, config->rule_count);
+}
+
+/* Until the init has ended; the command's exit status. */
+static int supervise(struct run *run)
+{
+    sigset_t awaited;
+
+    sigemptyset(&awaited);
+    sigaddset(&awaited, SIGCHLD);
+    sigaddset(&awaited, SIGTERM);
+    sigaddset(&awaited, SIGHUP);
+    sigaddset(&awaited, SIGUSR1);
+    for (;;) {
+        int signal = sigwaitinfo(&awaited, NULL), status;
+
+        if (signal == SIGCHLD && waitpid(run->sandbox.init, &status, WNOHANG) == run->sandbox.init)
+            return init_exit_status(status);
+        if (signal == SIGTERM || signal == SIGHUP)
+            kill(run->sandbox.init, signal);
+        if (signal == SIGUSR1)
+            print_counters(run->engine);
+    }
+}
+
+/* ---- the whole ---- */
+
+/* Gives the guest's device to the engine and starts it. 0, or an exit status. */
+static int start_engine(struct run *run)
+{
+    struct culvert_error error;
+    int tap, r;
+
+    run->engine = culvert_engine_new(run->config, &error);
+    if (!run->engine)
+        return complain(error.message);
+    tap = sandbox_take_tap(&run->sandbox);
+    if (tap < 0)
+        return INIT_FAILED; /* the child has said why */
+    r = culvert_engine_attach_tap(run->engine, tap);
+    if (r < 0) {
+        close(tap);
+        dprintf(STDERR_FILENO, "culvert: cannot drive the TAP device: %s\n", strerror(-r));
+        return INIT_FAILED;
+    }
+    r = culvert_engine_start(run->engine);
+    if (r < 0) {
+        dprintf(STDERR_FILENO, "culvert: cannot start the engine: %s\n", strerror(-r));
+        return INIT_FAILED;
+    }
+    return 0;
+}
+
+/* An interactive shell inside takes the terminal's foreground, and cannot give it back to a group
+ * it does not see. */
+static void restore_terminal(pid_t group)
+{
+    sigset_t ttou;
+
+    if (group < 0 || tcgetpgrp(STDERR_FILENO) == group)
+        return;
+    sigemptyset(&ttou);
+    sigaddset(&ttou, SIGTTOU);
+    sigprocmask(SIG_BLOCK, &ttou, NULL);
+    tcsetpgrp(STDERR_FILENO, group);
+}
+
+static int run_sandboxed(struct run *run)
+{
+    struct culvert_error error;
+    int status;
+
+    if (sandbox_begin(&run->sandbox, run->config, run->argv, &run->original_mask, &error) < 0)
+        return complain(error.message);
+    release_stdio();
+    raise_descriptor_limit();
+    status = start_engine(run);
+    if (status != 0) {
+        close(run->sandbox.peer); /* the child ends by itself */
+        waitpid(run->sandbox.init, NULL, 0);
+        return status;
+    }
+    if (run->config->verbose)
+        print_facts(run->config, run->sandbox.init);
+    sandbox_go(&run->sandbox);
+    status = supervise(run);
+    restore_terminal(run->terminal_group);
+    culvert_engine_stop(run->engine);
+    if (run->config->verbose)
+        print_counters(run->engine);
+    return status;
+}
+
+int cli_run(int argc, char **argv)
+{
+    struct run run = {.config = culvert_config_new()};
+    int status;
+
+    if (!run.config)
+        return complain(strerror(errno));
+    if (configure(&run, argc, argv, &status) == 0) {
+        ensure_stdio();
+        block_signals(&run.original_mask);
+        run.terminal_group = tcgetpgrp(STDERR_FILENO);
+        status = run_sandboxed(&run);
+    }
+    culvert_engine_free(run.engine);
+    culvert_config_free(run.config);
+    return status;
+}

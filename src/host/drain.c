@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "host/drain.h"
+
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+#define GIVE_UP_MS   2000
+#define SLEEP_MAX_MS 20
+
+bool drain_line_pending(const char *line, uint64_t *ret_bytes)
+{
+    unsigned state, unacknowledged;
+
+    /* "sl: local remote state tx_queue:rx_queue …", in hexadecimal */
+    if (sscanf(line, " %*u: %*s %*s %x %x:", &state, &unacknowledged) != 2)
+        return false;
+    if (state != TCP_FIN_WAIT1 && state != TCP_CLOSING && state != TCP_LAST_ACK)
+        return false;
+    *ret_bytes = unacknowledged;
+    return true;
+}
+
+struct pending {
+    unsigned sockets;
+    uint64_t bytes;
+};
+
+static void add_pending(const char *path, struct pending *sum)
+{
+    FILE *file = fopen(path, "re");
+    char line[512];
+    uint64_t bytes;
+
+    if (!file)
+        return;
+    while (fgets(line, sizeof line, file)) {
+        if (drain_line_pending(line, &bytes)) {
+            sum->sockets++;
+            sum->bytes += bytes;
+        }
+    }
+    fclose(file);
+}
+
+/* True when a signal asks to stop waiting. */
+static bool sleep_or_signal(long ms)
+{
+    struct timespec time = {.tv_nsec = ms * 1000000};
+    sigset_t awaited;
+
+    sigemptyset(&awaited);
+    sigaddset(&awaited, SIGTERM);
+    sigaddset(&awaited, SIGHUP);
+    return sigtimedwait(&awaited, NULL, &time) > 0;
+}
+
+void drain_tcp(void)
+{
+    struct pending before = {0, 0};
+    long idle_ms = 0, sleep_ms = 1;
+
+    while (idle_ms < GIVE_UP_MS) {
+        struct pending now = {0, 0};
+
+        add_pending("/proc/net/tcp", &now);
+        add_pending("/proc/net/tcp6", &now);
+        if (now.sockets == 0 || sleep_or_signal(sleep_ms))
+            return;
+        if (now.sockets != before.sockets || now.bytes != before.bytes)
+            idle_ms = 0;
+        before = now;
+        idle_ms += sleep_ms;
+        sleep_ms = sleep_ms * 2 < SLEEP_MAX_MS ? sleep_ms * 2 : SLEEP_MAX_MS;
+    }
+}
