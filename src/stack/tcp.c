@@ -1,0 +1,601 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The TCP engine: the guest's peer for every connection it makes.
+ *
+ * Theory of operation. A flow joins two halves that run on their own: towards the guest (bytes that
+ * the host side committed, until the guest acknowledges them) and towards the host (bytes from the
+ * guest, until the upstream takes them). What the guest sees is what the host's peer did: its SYN
+ * is answered once the host connected, FIN follows FIN, RST follows RST.
+ *
+ * States, and what may happen in each:
+ *   CONNECTING    upstream: connected, refuse, host_reset.      guest: SYN again (ignored), RST
+ *   SYN_RECEIVED  upstream: eof, host_reset; reserve gives 0.   guest: ACK opens, RST
+ *   SYN_SENT      upstream: host_reset.                         guest: SYN-ACK opens, RST
+ *   OPEN          everything; half-closes are flags: host_eof, fin_sent, fin_acked; guest_fin,
+ * shut_write_done RESETTING     no upstream.  guest: ACKs; at the last one, or after 2 s, RST and
+ * free DRAINING      upstream: writable.  no guest (it reset); at the last byte, or after 2 s,
+ * close(RESET) and free TIME_WAIT     no upstream.  guest: FIN again (ACKed), new SYN (replaces it)
+ *
+ * Within a batch segments only gather: an upload's frames are kept by reference in `for_host` and
+ * written together when the batch ends or 60 KiB have come; then one ACK answers them all. What the
+ * upstream does not take stays queued, and the window we offer shrinks by it: nothing that was
+ * acknowledged is ever dropped.
+ *
+ * Bytes from the host land in a 64 KiB buffer shared by all flows (`landing`) and are sent the
+ * moment they are committed. They are read only when the guest's window has room for them, so there
+ * is no second queue and the host kernel's buffer pushes back on the peer. */
+
+#include "stack/tcp_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#define LANDING_MIN     4096 /* a rest of the landing buffer smaller than this is not used */
+#define LANDING_ALIGN   64
+#define WRITE_IOV_MAX   64
+#define CHUNKS_A_COMMIT 40 /* more than a reservation can be cut into */
+
+struct tcp *tcp_new(struct stack *stack)
+{
+    struct tcp *tcp = calloc(1, sizeof *tcp);
+
+    if (!tcp)
+        return NULL;
+    tcp->stack = stack;
+    tcp->queue_budget = stack->config.queue_budget ? stack->config.queue_budget : TCP_QUEUE_BUDGET;
+    tcp->small = pool_new(&(struct pool_config){
+        .buffer_capacity = TCP_SMALL_BUFFER, .max = TCP_SMALL_BUFFERS_MAX, .keep = 64});
+    tcp->large = pool_new(&(struct pool_config){
+        .buffer_capacity = TCP_LARGE_BUFFER, .max = TCP_LARGE_BUFFERS_MAX, .keep = 32});
+    if (!tcp->small || !tcp->large || tcp_flows_init(tcp) < 0)
+        return tcp_free(tcp);
+    return tcp;
+}
+
+static void flow_visit(struct tcp *tcp, void (*visit)(struct tcp *, struct tcp_flow *, void *),
+                       void *arg)
+{
+    for (uint32_t i = 0; i < tcp->block_count * TCP_FLOWS_PER_BLOCK; i++) {
+        struct tcp_flow *flow = &tcp->blocks[i / TCP_FLOWS_PER_BLOCK][i % TCP_FLOWS_PER_BLOCK];
+
+        if (flow->state != TCP_FREE)
+            visit(tcp, flow, arg);
+    }
+}
+
+static void flow_end(struct tcp *tcp, struct tcp_flow *flow, void *arg)
+{
+    (void)arg;
+    tcp_end(tcp, flow, TCP_CLOSE_VANISHED);
+}
+
+struct tcp *tcp_free(struct tcp *tcp)
+{
+    if (!tcp)
+        return NULL;
+    flow_visit(tcp, flow_end, NULL);
+    culvert_buffer_unref(tcp->landing);
+    culvert_buffer_unref(tcp->landing_next);
+    pool_free(tcp->small);
+    pool_free(tcp->large);
+    for (size_t i = 0; i < tcp->chunk_slab_count; i++)
+        free(tcp->chunk_slabs[i]);
+    free(tcp->chunk_slabs);
+    tcp_flows_fini(tcp);
+    free(tcp);
+    return NULL;
+}
+
+/* ---- ends
+ * -------------------------------------------------------------------------------------------- */
+
+static void upstream_close(struct tcp_flow *flow, enum tcp_close how)
+{
+    const struct tcp_upstream *upstream = flow->upstream;
+
+    flow->upstream = NULL;
+    if (upstream)
+        upstream->close(flow->upstream_ctx, flow->token, how);
+}
+
+void tcp_end(struct tcp *tcp, struct tcp_flow *flow, enum tcp_close how)
+{
+    upstream_close(flow, how);
+    tcp_flow_free(tcp, flow);
+}
+
+void tcp_vanished(struct tcp *tcp, struct tcp_flow *flow)
+{
+    count(tcp->stack->counters, COUNTER_tcp_guest_vanished);
+    if (flow->state == TCP_OPEN)
+        tcp_send_reset(tcp, flow);
+    tcp_end(tcp, flow, TCP_CLOSE_VANISHED);
+}
+
+void tcp_guest_reset(struct tcp *tcp, struct tcp_flow *flow)
+{
+    count(tcp->stack->counters, COUNTER_tcp_reset_by_guest);
+    if (!flow->upstream || flow->for_host.bytes == 0) {
+        tcp_end(tcp, flow, TCP_CLOSE_RESET);
+        return;
+    }
+    tcp_flow_leave_table(tcp, flow); /* the guest may use the port again at once */
+    flow->state = TCP_DRAINING;
+    flow->ack_owed = false;
+    flow->retransmit_at = TIMERS_NEVER;
+    flow->lifetime_at = tcp->stack->now + TCP_RESET_LINGER;
+    tcp_queue_clear(tcp, &flow->unacked);
+    tcp_scoreboard_clear(flow);
+    flow->send_cursor = NULL;
+    tcp_flow_touch(tcp, flow);
+    tcp_timer_update(tcp, flow);
+}
+
+static void time_wait_enter(struct tcp *tcp, struct tcp_flow *flow)
+{
+    tcp_flow_stop_waiting(tcp, flow);
+    flow->state = TCP_TIME_WAIT;
+    TAILQ_INSERT_TAIL(&tcp->time_wait, flow, waiting_link);
+    flow->retransmit_at = TIMERS_NEVER;
+    flow->lifetime_at = tcp->stack->now + TCP_TIME_WAIT_LENGTH;
+    tcp_timer_update(tcp, flow);
+}
+
+bool tcp_maybe_finish(struct tcp *tcp, struct tcp_flow *flow)
+{
+    if (flow->state != TCP_OPEN || !flow->fin_acked || !flow->shut_write_done)
+        return false;
+    upstream_close(flow, TCP_CLOSE_FINISHED);
+    if (flow->time_wait_due)
+        time_wait_enter(tcp, flow);
+    else
+        tcp_flow_free(tcp, flow);
+    return true;
+}
+
+/* ---- towards the host
+ * -------------------------------------------------------------------------------- */
+
+/* Offers the first chunks to the upstream. False: it takes no more now. */
+static bool write_some(struct tcp *tcp, struct tcp_flow *flow)
+{
+    struct iovec iov[WRITE_IOV_MAX];
+    size_t offered = 0;
+    int n = 0;
+
+    for (const struct tcp_chunk *chunk = flow->for_host.head; chunk && n < WRITE_IOV_MAX;
+         chunk = chunk->next) {
+        iov[n++] = (struct iovec){chunk->base, chunk->len};
+        offered += chunk->len;
+    }
+    ssize_t taken = flow->upstream->write(flow->upstream_ctx, flow->token, iov, n);
+    if (taken > 0) {
+        uint32_t before = flow->for_host.bytes;
+
+        tcp_queue_drop_until(tcp, &flow->for_host, flow->for_host.head->seq + (uint32_t)taken);
+        tcp->queued -= before - flow->for_host.bytes;
+    }
+    return taken >= 0 && (size_t)taken == offered;
+}
+
+void tcp_flush_to_host(struct tcp *tcp, struct tcp_flow *flow)
+{
+    if (!flow->upstream || (flow->state != TCP_OPEN && flow->state != TCP_DRAINING))
+        return;
+    while (flow->for_host.head && !flow->write_blocked) {
+        if (!write_some(tcp, flow)) {
+            flow->write_blocked = true;
+            tcp_queue_compact(tcp, &flow->for_host);
+        }
+    }
+    if (flow->for_host.head)
+        return;
+    if (flow->state == TCP_DRAINING) {
+        tcp_end(tcp, flow, TCP_CLOSE_RESET);
+    } else if (flow->guest_fin && !flow->shut_write_done) {
+        flow->shut_write_done = true;
+        flow->upstream->shut_write(flow->upstream_ctx, flow->token);
+        tcp_maybe_finish(tcp, flow);
+    }
+}
+
+void tcp_writable(struct stack *stack, struct flow_handle handle)
+{
+    struct tcp_flow *flow = tcp_flow_of(stack, handle);
+
+    if (!flow || !flow->write_blocked)
+        return;
+    flow->write_blocked = false;
+    tcp_flow_touch(stack->tcp, flow);
+}
+
+/* ---- from the host
+ * ----------------------------------------------------------------------------------- */
+
+/* Bytes that may be committed now: what is committed is sent at once. */
+static uint32_t reserve_room(const struct tcp_flow *flow)
+{
+    uint32_t window = tcp_send_window(flow);
+    uint32_t used = flow->snd_end - flow->snd_una;
+
+    if (flow->state != TCP_OPEN || flow->host_eof || flow->waits_for_link ||
+        seq_lt(flow->snd_nxt, flow->snd_end) || window <= used)
+        return 0;
+    uint32_t room = window - used;
+    /* No silly small segments: wait until a full one fits, or a good part of what the guest ever
+     * offered. */
+    if (used > 0 && room < flow->mss && room < flow->snd_wnd_max / 2)
+        return 0;
+    return room;
+}
+
+void tcp_maybe_resume(struct tcp *tcp, struct tcp_flow *flow)
+{
+    (void)tcp;
+    if (!flow->rx_paused || !flow->upstream || reserve_room(flow) == 0)
+        return;
+    flow->rx_paused = false;
+    flow->upstream->resume(flow->upstream_ctx, flow->token);
+}
+
+static bool landing_ready(struct tcp *tcp, size_t want)
+{
+    if (tcp->landing && tcp->landing->capacity - tcp->landing_used < LANDING_MIN &&
+        tcp->landing->capacity - tcp->landing_used < want) {
+        tcp->landing = culvert_buffer_unref(tcp->landing);
+    }
+    if (!tcp->landing) {
+        tcp->landing = tcp->landing_next ? tcp->landing_next : pool_take_buffer(tcp->large);
+        tcp->landing_next = NULL;
+        tcp->landing_used = 0;
+    }
+    if (!tcp->landing)
+        return false;
+    if (tcp->landing->capacity - tcp->landing_used < want && !tcp->landing_next)
+        tcp->landing_next = pool_take_buffer(tcp->large);
+    return tcp_chunks_ensure(tcp, CHUNKS_A_COMMIT);
+}
+
+int tcp_rx_reserve(struct stack *stack, struct flow_handle handle, struct iovec *iov)
+{
+    struct tcp *tcp = stack->tcp;
+    struct tcp_flow *flow = tcp_flow_of(stack, handle);
+
+    if (!flow)
+        return 0;
+    uint32_t want = reserve_room(flow);
+    if (want == 0) {
+        flow->rx_paused = true;
+        if (flow->state == TCP_OPEN && flow->retransmit_at == TIMERS_NEVER)
+            tcp_timer_retransmit(tcp, flow, false); /* the window may be shut: persist */
+        return 0;
+    }
+    uint32_t most = tcp_frame_payload_max(tcp, flow);
+    if (want > most)
+        want = most;
+    if (!landing_ready(tcp, want)) {
+        count(stack->counters, COUNTER_tcp_no_memory);
+        flow->rx_paused = true;
+        tcp_flow_wait_for_memory(tcp, flow);
+        return 0;
+    }
+    size_t first = tcp->landing->capacity - tcp->landing_used;
+    if (first > want)
+        first = want;
+    iov[0] = (struct iovec){tcp->landing->data + tcp->landing_used, first};
+    tcp->reserved_first = first;
+    if (first == want || !tcp->landing_next)
+        return 1;
+    iov[1] = (struct iovec){tcp->landing_next->data, want - first};
+    return 2;
+}
+
+/* Puts what landed at [base, base + len) of `buffer` behind `unacked`. Small pieces are copied, so
+ * that they do not pin the buffer; if that fails for want of memory, they do. True: the buffer's
+ * bytes are in use now. */
+static bool commit_piece(struct tcp *tcp, struct tcp_flow *flow, struct culvert_buffer *buffer,
+                         uint8_t *base, uint32_t len)
+{
+    uint32_t done = 0;
+
+    if (len <= TCP_SMALL_BUFFER)
+        done = tcp_queue_append_copy(tcp, &flow->unacked, flow->snd_end, base, len);
+    if (done < len) {
+        bool ok = tcp_queue_append_buffer(tcp, &flow->unacked, flow->snd_end + done, buffer,
+                                          base + done, len - done);
+        assert(ok && "tcp_rx_reserve() made sure of the chunks");
+        (void)ok;
+    }
+    flow->snd_end += len;
+    return done < len;
+}
+
+static size_t landing_step(size_t len)
+{
+    return (len + LANDING_ALIGN - 1) / LANDING_ALIGN * LANDING_ALIGN;
+}
+
+void tcp_rx_commit(struct stack *stack, struct flow_handle handle, size_t n)
+{
+    struct tcp *tcp = stack->tcp;
+    struct tcp_flow *flow = tcp_flow_of(stack, handle);
+
+    if (!flow || n == 0)
+        return;
+    size_t first = n < tcp->reserved_first ? n : tcp->reserved_first;
+    uint8_t *base = tcp->landing->data + tcp->landing_used;
+
+    if (commit_piece(tcp, flow, tcp->landing, base, (uint32_t)first))
+        tcp->landing_used += landing_step(first);
+    if (tcp->landing_used > tcp->landing->capacity)
+        tcp->landing_used = tcp->landing->capacity;
+    if (n > first) {
+        size_t second = n - first;
+        bool used =
+            commit_piece(tcp, flow, tcp->landing_next, tcp->landing_next->data, (uint32_t)second);
+
+        culvert_buffer_unref(tcp->landing);
+        tcp->landing = tcp->landing_next;
+        tcp->landing_next = NULL;
+        tcp->landing_used = used ? landing_step(second) : 0;
+    }
+    tcp_output(tcp, flow);
+}
+
+void tcp_rx_eof(struct stack *stack, struct flow_handle handle)
+{
+    struct tcp_flow *flow = tcp_flow_of(stack, handle);
+
+    if (!flow || flow->host_eof || !flow->upstream)
+        return;
+    flow->host_eof = true;
+    tcp_output(stack->tcp, flow);
+}
+
+void tcp_host_reset(struct stack *stack, struct flow_handle handle)
+{
+    struct tcp *tcp = stack->tcp;
+    struct tcp_flow *flow = tcp_flow_of(stack, handle);
+
+    if (!flow || !flow->upstream)
+        return;
+    count(stack->counters, COUNTER_tcp_reset_by_host);
+    upstream_close(flow, TCP_CLOSE_FINISHED);
+    if (flow->state == TCP_DRAINING) {
+        tcp_flow_free(tcp, flow);
+        return;
+    }
+    if (flow->state != TCP_OPEN || flow->unacked.bytes == 0 || flow->snd_wnd == 0) {
+        if (flow->state != TCP_SYN_SENT)
+            tcp_send_reset(tcp, flow);
+        tcp_flow_free(tcp, flow);
+        return;
+    }
+    tcp->queued -= flow->for_host.bytes;
+    tcp_queue_clear(tcp, &flow->for_host);
+    flow->state = TCP_RESETTING;
+    flow->lifetime_at = stack->now + TCP_RESET_LINGER;
+    tcp_output(tcp, flow);
+    tcp_timer_update(tcp, flow);
+}
+
+/* ---- beginnings
+ * -------------------------------------------------------------------------------------- */
+
+bool tcp_set_upstream(struct stack *stack, struct flow_handle handle,
+                      const struct tcp_upstream *upstream, void *ctx, uint64_t token)
+{
+    struct tcp_flow *flow = tcp_flow_of(stack, handle);
+
+    if (!flow)
+        return false;
+    flow->upstream = upstream;
+    flow->upstream_ctx = ctx;
+    flow->token = token;
+    return true;
+}
+
+void tcp_connected(struct stack *stack, struct flow_handle handle)
+{
+    struct tcp *tcp = stack->tcp;
+    struct tcp_flow *flow = tcp_flow_of(stack, handle);
+
+    if (!flow || flow->state != TCP_CONNECTING)
+        return;
+    flow->state = TCP_SYN_RECEIVED;
+    flow->lifetime_at = TIMERS_NEVER;
+    flow->rtt_timing = true;
+    flow->rtt_seq = flow->iss;
+    flow->rtt_start = stack->now;
+    tcp_send_syn(tcp, flow);
+    tcp_timer_retransmit(tcp, flow, true);
+}
+
+void tcp_refuse(struct stack *stack, struct flow_handle handle, enum tcp_refusal how)
+{
+    struct tcp *tcp = stack->tcp;
+    struct tcp_flow *flow = tcp_flow_of(stack, handle);
+
+    if (!flow || flow->state != TCP_CONNECTING)
+        return;
+    count(stack->counters, COUNTER_tcp_refused_by_host);
+    switch (how) {
+    case TCP_REFUSE_RESET:
+        tcp_send_reset(tcp, flow);
+        break;
+    case TCP_REFUSE_SILENT:
+        break;
+    case TCP_REFUSE_NET:
+        icmp_refuse_syn(stack, &flow->key, flow->irs, ICMP_PROBLEM_NET_UNREACHABLE);
+        break;
+    case TCP_REFUSE_HOST:
+        icmp_refuse_syn(stack, &flow->key, flow->irs, ICMP_PROBLEM_HOST_UNREACHABLE);
+        break;
+    case TCP_REFUSE_PROHIBITED:
+        icmp_refuse_syn(stack, &flow->key, flow->irs, ICMP_PROBLEM_PROHIBITED);
+        break;
+    }
+    flow->upstream = NULL;
+    tcp_flow_free(tcp, flow);
+}
+
+bool tcp_open_to_guest(struct stack *stack, const struct flow_key *key,
+                       const struct tcp_upstream *upstream, void *ctx, uint64_t token,
+                       struct flow_handle *ret_flow)
+{
+    struct tcp *tcp = stack->tcp;
+    struct tcp_flow *flow = tcp_flow_find(tcp, key);
+
+    if (flow && flow->state == TCP_TIME_WAIT) {
+        tcp_flow_free(tcp, flow);
+        flow = NULL;
+    }
+    if (flow || !(flow = tcp_flow_new(tcp, key)))
+        return false;
+    flow->state = TCP_SYN_SENT;
+    flow->upstream = upstream;
+    flow->upstream_ctx = ctx;
+    flow->token = token;
+    flow->rx_paused = true; /* resume() tells that the guest has answered */
+    flow->peer_mss = TCP_MSS_DEFAULT;
+    tcp_send_state_init(tcp, flow);
+    tcp_update_mss(tcp, flow);
+    tcp_send_syn(tcp, flow);
+    tcp_timer_retransmit(tcp, flow, true);
+    *ret_flow = tcp_flow_handle(flow);
+    return true;
+}
+
+/* ---- batches
+ * ----------------------------------------------------------------------------------------- */
+
+/* Looks at a flow that something happened to. True: it still owes an ACK that may wait. */
+static bool batch_settle(struct tcp *tcp, struct tcp_flow *flow, bool defer_acks)
+{
+    uint32_t generation = flow->generation;
+
+    tcp_flush_to_host(tcp, flow);
+    if (flow->generation != generation || flow->state == TCP_FREE ||
+        (flow->state != TCP_OPEN && flow->state != TCP_TIME_WAIT))
+        return false;
+    if (flow->state == TCP_OPEN && tcp_window_update_due(tcp, flow))
+        flow->ack_owed = true;
+    else if (defer_acks && flow->ack_owed && flow->rcv_nxt - flow->rcv_acked < flow->mss)
+        return true;
+    if (flow->ack_owed)
+        tcp_send_ack(tcp, flow);
+    return false;
+}
+
+static void memory_returned(struct tcp *tcp)
+{
+    while (!TAILQ_EMPTY(&tcp->waiting_for_memory) &&
+           pool_in_use(tcp->large) < TCP_LARGE_BUFFERS_MAX) {
+        struct tcp_flow *flow = TAILQ_FIRST(&tcp->waiting_for_memory);
+
+        tcp_flow_stop_waiting(tcp, flow);
+        tcp_maybe_resume(tcp, flow);
+    }
+}
+
+void tcp_batch_end(struct stack *stack, bool defer_acks)
+{
+    struct tcp *tcp = stack->tcp;
+    struct tcp_flow_list owing = TAILQ_HEAD_INITIALIZER(owing);
+    struct tcp_flow *flow;
+
+    while ((flow = TAILQ_FIRST(&tcp->batch))) {
+        TAILQ_REMOVE(&tcp->batch, flow, batch_link);
+        flow->in_batch = false;
+        if (batch_settle(tcp, flow, defer_acks) && !flow->in_batch) {
+            flow->in_batch = true;
+            TAILQ_INSERT_TAIL(&owing, flow, batch_link);
+        }
+    }
+    TAILQ_CONCAT(&tcp->batch, &owing, batch_link);
+    if (!TAILQ_EMPTY(&tcp->waiting_for_memory))
+        memory_returned(tcp);
+}
+
+void tcp_link_writable(struct stack *stack)
+{
+    struct tcp *tcp = stack->tcp;
+    struct tcp_flow *flow;
+
+    while ((flow = TAILQ_FIRST(&tcp->waiting_for_link))) {
+        tcp_flow_stop_waiting(tcp, flow);
+        if (flow->state == TCP_SYN_RECEIVED || flow->state == TCP_SYN_SENT)
+            tcp_send_syn(tcp, flow);
+        if (flow->in_recovery)
+            tcp_recovery_continue(tcp, flow);
+        tcp_output(tcp, flow);
+        if (flow->ack_owed)
+            tcp_flow_touch(tcp, flow);
+        tcp_maybe_resume(tcp, flow);
+        if (flow->waits_for_link)
+            return; /* full again */
+    }
+}
+
+static void mss_follow(struct tcp *tcp, struct tcp_flow *flow, void *arg)
+{
+    (void)arg;
+    tcp_update_mss(tcp, flow);
+}
+
+void tcp_link_changed(struct stack *stack)
+{
+    flow_visit(stack->tcp, mss_follow, NULL);
+}
+
+uint32_t tcp_flow_count(const struct stack *stack)
+{
+    return stack->tcp->flow_count;
+}
+
+/* ---- listing
+ * ----------------------------------------------------------------------------------------- */
+
+static const char *state_name(const struct tcp_flow *flow)
+{
+    static const char *const names[] = {
+        [TCP_FREE] = "free",
+        [TCP_CONNECTING] = "connecting",
+        [TCP_SYN_RECEIVED] = "syn-received",
+        [TCP_SYN_SENT] = "syn-sent",
+        [TCP_OPEN] = "established",
+        [TCP_RESETTING] = "resetting",
+        [TCP_DRAINING] = "draining",
+        [TCP_TIME_WAIT] = "time-wait",
+    };
+    static_assert(sizeof names / sizeof *names == TCP_STATE_COUNT, "a name for each state");
+
+    if (flow->state == TCP_OPEN && flow->guest_fin)
+        return flow->fin_sent ? "closing" : "guest-closed";
+    if (flow->state == TCP_OPEN && flow->fin_sent)
+        return "host-closed";
+    return names[flow->state];
+}
+
+struct listing {
+    void (*visit)(void *, struct flow_handle, const struct flow_key *, const char *);
+    void *arg;
+};
+
+static void list_flow(struct tcp *tcp, struct tcp_flow *flow, void *arg)
+{
+    const struct listing *listing = arg;
+
+    (void)tcp;
+    listing->visit(listing->arg, tcp_flow_handle(flow), &flow->key, state_name(flow));
+}
+
+void tcp_for_each(struct stack *stack,
+                  void (*visit)(void *arg, struct flow_handle flow, const struct flow_key *key,
+                                const char *state),
+                  void *arg)
+{
+    struct listing listing = {visit, arg};
+
+    flow_visit(stack->tcp, list_flow, &listing);
+}
