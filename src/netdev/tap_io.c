@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "netdev/tap.h"
+#include "wire/virtio_net.h"
+
+/* A full frame at the usual MTU lies in the linear part alone. */
+#define LINEAR_LEN 2048u
+/* One byte more than a frame may have, so that one above it shows. */
+#define OVERFLOW_LEN (CULVERT_FRAME_MAX - LINEAR_LEN + 1)
+
+/* Frames are held by the stack while their payload waits for the host. These bounds are far above
+ * the budget of all upload queues together; what is over `kept` goes back to the system. */
+#define FRAMES_MAX   32768u
+#define FRAMES_KEPT  256u
+#define BUFFERS_MAX  4096u
+#define BUFFERS_KEPT 32u
+
+/* Pieces of a frame towards the guest: its linear part and as many segments as a USO frame of the
+ * stack can have. */
+#define WRITE_IOV_MAX 128u
+
+int tap_reader_init(struct tap_reader *reader, int fd)
+{
+    const struct pool_config frames = {
+        .linear_capacity = LINEAR_LEN,
+        .segment_capacity = 1,
+        .max = FRAMES_MAX,
+        .keep = FRAMES_KEPT,
+    };
+    const struct pool_config buffers = {
+        .buffer_capacity = OVERFLOW_LEN,
+        .max = BUFFERS_MAX,
+        .keep = BUFFERS_KEPT,
+    };
+
+    *reader = (struct tap_reader){.fd = fd};
+    reader->frames = pool_new(&frames);
+    reader->buffers = pool_new(&buffers);
+    if (reader->frames && reader->buffers)
+        return 0;
+    tap_reader_fini(reader);
+    return -ENOMEM;
+}
+
+void tap_reader_fini(struct tap_reader *reader)
+{
+    reader->frame = culvert_frame_unref(reader->frame);
+    reader->overflow = culvert_buffer_unref(reader->overflow);
+    reader->frames = pool_free(reader->frames);
+    reader->buffers = pool_free(reader->buffers);
+}
+
+static bool has_memory(struct tap_reader *reader)
+{
+    if (!reader->frame)
+        reader->frame = pool_take_frame(reader->frames);
+    if (!reader->overflow)
+        reader->overflow = pool_take_buffer(reader->buffers);
+    return reader->frame && reader->overflow;
+}
+
+/* A read of one byte takes the whole frame out of the device. */
+static int discard_one(struct tap_reader *reader)
+{
+    uint8_t byte;
+
+    if (read(reader->fd, &byte, sizeof byte) >= 0)
+        return -ENOMEM;
+    return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+}
+
+int tap_reader_next(struct tap_reader *reader, struct culvert_frame **ret_frame)
+{
+    uint8_t header[VIRTIO_NET_HEADER_LEN];
+    struct culvert_frame *frame;
+    ssize_t n;
+
+    if (!has_memory(reader))
+        return discard_one(reader);
+    frame = reader->frame;
+    n = readv(reader->fd,
+              (const struct iovec[]){{header, sizeof header},
+                                     {frame->data, LINEAR_LEN},
+                                     {reader->overflow->data, OVERFLOW_LEN}},
+              3);
+    if (n < 0)
+        return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+    if ((size_t)n < sizeof header)
+        return -EBADMSG;
+    if ((size_t)n - sizeof header > CULVERT_FRAME_MAX)
+        return -EMSGSIZE;
+
+    frame->len = (size_t)n - sizeof header;
+    if (frame->len > LINEAR_LEN) {
+        culvert_frame_append(frame, reader->overflow, reader->overflow->data,
+                             frame->len - LINEAR_LEN);
+        reader->overflow = culvert_buffer_unref(reader->overflow); /* the frame's now */
+        frame->len = LINEAR_LEN;
+    }
+    virtio_net_read(header, &frame->offload);
+    reader->frame = NULL;
+    *ret_frame = frame;
+    return 1;
+}
+
+int tap_write(int fd, const struct culvert_frame *frame)
+{
+    uint8_t header[VIRTIO_NET_HEADER_LEN];
+    struct iovec iov[WRITE_IOV_MAX + 1];
+    size_t count = culvert_frame_iov(frame, iov + 1, WRITE_IOV_MAX);
+
+    if (count > WRITE_IOV_MAX)
+        return -EMSGSIZE;
+    virtio_net_write(header, &frame->offload, 0);
+    iov[0] = (struct iovec){header, sizeof header};
+    return writev(fd, iov, (int)count + 1) < 0 ? -errno : 0;
+}
