@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/counters.h"
 #include "wire/address.h"
 
 struct policy;
@@ -18,7 +19,11 @@ enum policy_action { POLICY_ALLOW, POLICY_DENY, POLICY_DROP };
 enum policy_direction { POLICY_EGRESS, POLICY_INGRESS };
 enum policy_protocol { POLICY_TCP = 1, POLICY_UDP = 2, POLICY_ICMP = 4 };
 
-/* What an address is, as a set: enum policy_group values or-ed. */
+/* What an address is, as a set: enum policy_group values or-ed. `public` and `special` stand alone;
+ * a metadata address is link-local or private too, the host's own are often private.
+ *
+ * To refuse, a rule may name any group of the set. To allow (egress), it must name the strongest:
+ * metadata, host, multicast, link-local, dns, private, public, in this order; or the address. */
 enum policy_group {
     POLICY_PUBLIC = 1,
     POLICY_PRIVATE = 2,
@@ -49,7 +54,9 @@ struct policy_world {
 enum policy_reason {
     POLICY_REASON_RULE,    /* rule `rule` decided */
     POLICY_REASON_DEFAULT, /* no rule matched */
-    POLICY_REASON_FLOOR,   /* an allow would have matched, but the address is under the floor */
+    /* No rule matched but an allow, `rule`, that the address is out of reach of: it is under the
+     * floor or special, and the rule does not name it. */
+    POLICY_REASON_FLOOR,
 };
 
 struct policy_verdict {
@@ -60,16 +67,17 @@ struct policy_verdict {
 
 struct policy_builder *policy_builder_new(void);
 struct policy_builder *policy_builder_free(struct policy_builder *builder);
-/* One line of the grammar. `where` names its origin for messages ("--rule 2", "file.json: rule 3").
- * 0; -EINVAL with `message` (size bytes) filled: what is wrong, where in the line, and the mend;
- * -ENOMEM. */
+/* One line of the grammar; a line that is all comment adds nothing. `where` (or NULL) names its
+ * origin for messages ("--rule 2", "file.json: rule 3"). 0; -EINVAL with `message` (size bytes)
+ * filled: what is wrong, where in the line, and the mend; -ENOMEM. */
 int policy_builder_add(struct policy_builder *builder, const char *rule, const char *where,
                        char *message, size_t size);
 /* "public", "none", "all"; -EINVAL with a message on others. The profile's rules come last whenever
- * this is called. */
+ * this is called; a later call replaces them. Without one: none. */
 int policy_builder_profile(struct policy_builder *builder, const char *name, char *message,
                            size_t size);
-/* Further addresses that belong to group host (--host-address), and NAT64 prefixes (/96). */
+/* Further addresses that belong to group host (--host-address), and NAT64 prefixes (/96, the
+ * well-known one is there already; -EINVAL on others). 0 or -ENOMEM. */
 int policy_builder_host_address(struct policy_builder *builder, const struct ip_address *address);
 int policy_builder_nat64(struct policy_builder *builder, const struct ip_prefix *prefix);
 /* Compiles; the builder can be freed or used on. NULL: ENOMEM. */
@@ -79,6 +87,8 @@ struct policy *policy_free(struct policy *policy);
 uint32_t policy_generation(const struct policy *policy);
 struct policy_verdict policy_judge(const struct policy *policy, const struct policy_world *world,
                                    const struct policy_query *query);
+/* What a refusal counts as; only for verdicts that are no allow. */
+enum counter policy_verdict_counter(const struct policy_verdict *verdict);
 /* The rule's text as it was written, or NULL beyond the last. */
 const char *policy_rule_text(const struct policy *policy, uint32_t rule);
 /* enum policy_group bits of an address. */
