@@ -27,8 +27,7 @@ struct stack {
     struct tcp *tcp;
 };
 
-#define FRAME_HEADROOM 160 /* Ethernet, IPv6, TCP with all its options: 14 + 40 + 60, rounded up   \
-                            */
+#define FRAME_HEADROOM 160 /* Ethernet, IPv6, TCP with all its options, and some: 14 + 40 + 60 */
 #define FRAME_SEGMENTS 68  /* of the pool `frames`: 64 datagrams of a USO frame, and some */
 #define ETHERNET_LEN   14
 
@@ -42,11 +41,14 @@ struct ip_packet {
     uint8_t protocol, ttl, tos;
     bool v6, dont_fragment;
     bool checksum_known; /* offloaded or verified by the device: the transport must not verify */
+    bool reassembled;    /* came in fragments, or an IPv6 fragment header at least */
 };
 
-/* Makes `len` bytes from `offset` linear (in frame->data), as transports want for their headers.
- * NULL: too short. Headers are nearly always linear already; otherwise up to 128 bytes are gathered
- * into `scratch`. */
+#define IP_SCRATCH_LEN 128
+
+/* Makes `len` bytes from `offset` (from the frame's first byte, as all offsets here) linear, as
+ * transports want for their headers. NULL: the packet is too short. Headers are nearly always
+ * linear already; otherwise up to IP_SCRATCH_LEN bytes are gathered into `scratch`. */
 const uint8_t *ip_packet_linear(const struct ip_packet *packet, size_t offset, size_t len,
                                 uint8_t *scratch);
 /* True if the transport checksum (at the pseudo header's rules) is right or need not be verified.

@@ -1,0 +1,606 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Packets from the guest: everything that is decided before a transport protocol sees them.
+ *
+ * The guest is hostile, so the order is: headers are read with every check of wire/ip.c; the source
+ * must be one the guest may use, the destination one that can be meant (DESIGN §5); fragments wait
+ * in reassembly.c and come back whole; what would go beyond the gateway has its hop counted; and
+ * only then a transport gets the packet. Whatever fails is counted by its reason and gone.
+ *
+ * Headers are read in place. A frame whose linear bytes end within its headers (segments may begin
+ * anywhere) has the first HEADERS_MAX bytes gathered on the stack first; packets whose headers are
+ * longer than that are refused. */
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "stack/network.h"
+#include "wire/checksum.h"
+#include "wire/ethernet.h"
+#include "wire/ip.h"
+
+#define HEADERS_MAX  256u
+#define PAYLOADS_MAX 64u
+
+/* ---- bytes ---- */
+
+size_t frame_chunk(const struct culvert_frame *frame, size_t offset, const uint8_t **ret_bytes)
+{
+    if (offset < frame->len) {
+        *ret_bytes = frame->data + offset;
+        return frame->len - offset;
+    }
+    offset -= frame->len;
+    for (unsigned i = 0; i < frame->segment_count; i++) {
+        const struct culvert_segment *segment = &frame->segments[i];
+
+        if (offset < segment->len) {
+            *ret_bytes = segment->base + offset;
+            return segment->len - offset;
+        }
+        offset -= segment->len;
+    }
+    return 0;
+}
+
+bool frame_copy(const struct culvert_frame *frame, size_t offset, size_t len, uint8_t *to)
+{
+    while (len != 0) {
+        const uint8_t *bytes;
+        size_t n = frame_chunk(frame, offset, &bytes);
+
+        if (n == 0)
+            return false;
+        if (n > len)
+            n = len;
+        memcpy(to, bytes, n);
+        to += n;
+        offset += n;
+        len -= n;
+    }
+    return true;
+}
+
+const uint8_t *ip_packet_linear(const struct ip_packet *packet, size_t offset, size_t len,
+                                uint8_t *scratch)
+{
+    const struct culvert_frame *frame = packet->frame;
+
+    if (len > packet->offset + packet->len || offset > packet->offset + packet->len - len)
+        return NULL;
+    if (__builtin_expect(offset + len <= frame->len, true))
+        return frame->data + offset;
+    if (len > IP_SCRATCH_LEN || !frame_copy(frame, offset, len, scratch))
+        return NULL;
+    return scratch;
+}
+
+bool ip_packet_checksum_ok(const struct ip_packet *packet)
+{
+    uint64_t sum = 0;
+
+    if (packet->checksum_known)
+        return true;
+    if (packet->v6 || packet->protocol != IPPROTO_ICMP) /* ICMPv4 has no pseudo header */
+        sum = checksum_pseudo(&packet->source, &packet->destination, packet->protocol,
+                              (uint32_t)packet->len);
+    sum = checksum_add_frame(sum, packet->frame, packet->offset, packet->len);
+    return checksum_fold(sum) == 0xffff;
+}
+
+/* The bytes that headers are read from. */
+struct headers {
+    const uint8_t *data;
+    size_t linear, available;
+    uint8_t scratch[HEADERS_MAX];
+};
+
+static inline void headers_in_place(struct headers *headers, const struct culvert_frame *frame)
+{
+    headers->data = frame->data + ETHERNET_LEN;
+    headers->linear = frame->len - ETHERNET_LEN;
+    headers->available = culvert_frame_len(frame) - ETHERNET_LEN;
+}
+
+/* After IP_FAULT_TRUNCATED: false if more linear bytes would not have helped. */
+static bool headers_gather(struct headers *headers, const struct culvert_frame *frame)
+{
+    size_t wanted = headers->available < HEADERS_MAX ? headers->available : HEADERS_MAX;
+
+    if (headers->linear >= wanted || !frame_copy(frame, ETHERNET_LEN, wanted, headers->scratch))
+        return false;
+    headers->data = headers->scratch;
+    headers->linear = wanted;
+    return true;
+}
+
+static void count_fault(struct stack *stack, enum ip_fault fault)
+{
+    static const enum counter reasons[] = {
+        [IP_OK] = COUNTER_ip_malformed,
+        [IP_FAULT_TRUNCATED] = COUNTER_ip_malformed,
+        [IP_FAULT_VERSION] = COUNTER_ip_malformed,
+        [IP_FAULT_HEADER_LENGTH] = COUNTER_ip_malformed,
+        [IP_FAULT_LENGTH] = COUNTER_ip_malformed,
+        [IP_FAULT_CHECKSUM] = COUNTER_ip_bad_checksum,
+        [IP_FAULT_OPTION] = COUNTER_ip_bad_option,
+        [IP_FAULT_UNKNOWN_OPTION] = COUNTER_ip_bad_option,
+        [IP_FAULT_DISCARD_OPTION] = COUNTER_ip_bad_option,
+        [IP_FAULT_ADDRESS] = COUNTER_ip_spoofed_source,
+        [IP_FAULT_FRAGMENT] = COUNTER_reassembly_bad_fragment,
+        [IP_FAULT_SOURCE_ROUTE] = COUNTER_ip_source_route,
+        [IP_FAULT_TOO_MANY] = COUNTER_ip_too_many_headers,
+    };
+
+    count(stack->counters, reasons[fault]);
+}
+
+/* ---- addresses ---- */
+
+bool ip_address_owned(const struct stack *stack, const struct ip_address *address)
+{
+    const struct stack_config *c = &stack->config;
+
+    if (ip_address_is_v4(address))
+        return ip_address_equal(address, &c->gateway4) || ip_address_equal(address, &c->dns4);
+    return ip_address_equal(address, &c->gateway6) || ip_address_equal(address, &c->dns6) ||
+           ip_address_equal(address, &c->link_local6);
+}
+
+bool ip_address_is_multicast(const struct ip_address *address)
+{
+    if (ip_address_is_v4(address))
+        return (address->bytes[12] & 0xf0) == 0xe0;
+    return address->bytes[0] == 0xff;
+}
+
+bool ip_address_is_broadcast(const struct stack *stack, const struct ip_address *address)
+{
+    return ip_address_is_v4(address) && (address->be32[3] == htonl(INADDR_BROADCAST) ||
+                                         address->be32[3] == stack->ip->be_broadcast4);
+}
+
+static bool is_link_local6(const struct ip_address *address)
+{
+    return address->bytes[0] == 0xfe && (address->bytes[1] & 0xc0) == 0x80;
+}
+
+static bool is_unspecified6(const struct ip_address *address)
+{
+    return address->be64[0] == 0 && address->be64[1] == 0;
+}
+
+/* 0.0.0.0 is a source only of a client that asks for its address. */
+static bool source_ok4(const struct stack *stack, const struct ip_packet *packet)
+{
+    if (__builtin_expect(packet->source.be32[3] == stack->config.guest4.be32[3], true))
+        return true;
+    return packet->source.be32[3] == 0 && packet->protocol == IPPROTO_UDP &&
+           ip_address_is_broadcast(stack, &packet->destination);
+}
+
+static bool source_ok6(const struct stack *stack, const struct ip_packet *packet)
+{
+    const struct ip_address *source = &packet->source;
+
+    if (__builtin_expect(ip_address_equal(source, &stack->config.guest6), true))
+        return true;
+    if (ip_address_owned(stack, source))
+        return false;
+    if (is_unspecified6(source)) /* duplicate address detection, solicitations, MLD */
+        return packet->protocol == IPPROTO_ICMPV6 && ip_address_is_multicast(&packet->destination);
+    return is_link_local6(source) || ip_prefix_contains(&stack->ip->prefix6, source);
+}
+
+enum destination {
+    DESTINATION_REMOTE, /* beyond the gateway */
+    DESTINATION_OWNED,
+    DESTINATION_GROUP, /* broadcast or multicast */
+    DESTINATION_NONE,  /* nobody can be meant */
+};
+
+static enum destination classify4(const struct stack *stack, const struct ip_address *address)
+{
+    uint8_t first = address->bytes[12];
+
+    if (ip_address_owned(stack, address))
+        return DESTINATION_OWNED;
+    if (ip_address_is_multicast(address) || ip_address_is_broadcast(stack, address))
+        return DESTINATION_GROUP;
+    if (first == 0 || first == 127 || ip_address_equal(address, &stack->config.guest4))
+        return DESTINATION_NONE;
+    return DESTINATION_REMOTE;
+}
+
+/* ::1, :: and all of ::/96 but nothing else of low order: v4-mapped ones end in wire/ip.c. A packet
+ * of link-local scope on either side goes no further than this link (RFC 4291 2.5.6). */
+static enum destination classify6(const struct stack *stack, const struct ip_packet *packet)
+{
+    const struct ip_address *address = &packet->destination;
+
+    if (ip_address_owned(stack, address))
+        return DESTINATION_OWNED;
+    if (address->bytes[0] == 0xff)
+        return DESTINATION_GROUP;
+    if ((address->be64[0] == 0 && address->be32[2] == 0) || is_link_local6(address) ||
+        is_link_local6(&packet->source) || ip_address_equal(address, &stack->config.guest6))
+        return DESTINATION_NONE;
+    return DESTINATION_REMOTE;
+}
+
+static enum destination classify(const struct stack *stack, const struct ip_packet *packet)
+{
+    return packet->v6 ? classify6(stack, packet) : classify4(stack, &packet->destination);
+}
+
+/* ---- delivery ---- */
+
+static void deliver_group(struct stack *stack, const struct ip_packet *packet)
+{
+    if (packet->protocol == IPPROTO_UDP)
+        udp_input(stack, packet); /* takes DHCP alone */
+    else if (packet->v6 && packet->protocol == IPPROTO_ICMPV6)
+        icmpv6_input(stack, packet);
+    else
+        count(stack->counters, COUNTER_ip_multicast);
+}
+
+static void deliver_unicast(struct stack *stack, const struct ip_packet *packet)
+{
+    if (packet->protocol == IPPROTO_TCP)
+        tcp_input(stack, packet);
+    else if (packet->protocol == IPPROTO_UDP)
+        udp_input(stack, packet);
+    else if (!packet->v6 && packet->protocol == IPPROTO_ICMP)
+        icmp_input(stack, packet);
+    else if (packet->v6 && packet->protocol == IPPROTO_ICMPV6)
+        icmpv6_input(stack, packet);
+    else
+        count(stack->counters, COUNTER_ip_unsupported_protocol);
+}
+
+/* The gateway is a hop: what goes beyond it has its TTL lowered, and ends here when that was the
+ * last (RFC 1812 5.3.1). */
+static void deliver(struct stack *stack, struct ip_packet *packet)
+{
+    switch (classify(stack, packet)) {
+    case DESTINATION_REMOTE:
+        if (packet->ttl <= 1) {
+            count(stack->counters, COUNTER_ip_ttl_expired);
+            icmp_refuse_packet(stack, packet, ICMP_PROBLEM_TIME_EXCEEDED, 0);
+            return;
+        }
+        packet->ttl--;
+        deliver_unicast(stack, packet);
+        break;
+    case DESTINATION_OWNED:
+        deliver_unicast(stack, packet);
+        break;
+    case DESTINATION_GROUP:
+        deliver_group(stack, packet);
+        break;
+    case DESTINATION_NONE:
+        count(stack->counters, COUNTER_ip_bad_destination);
+        break;
+    }
+}
+
+static bool checksum_known(const struct stack *stack, const struct culvert_frame *frame)
+{
+    return !stack->ip->verify ||
+           (frame->offload.flags & (CULVERT_OFFLOAD_NEEDS_CSUM | CULVERT_OFFLOAD_DATA_VALID));
+}
+
+/* ---- IPv4 ---- */
+
+static enum ip_fault read_packet4(struct culvert_frame *frame, struct ipv4_header *ret_header,
+                                  struct ip_packet *ret)
+{
+    struct headers in;
+    enum ip_fault fault;
+
+    headers_in_place(&in, frame);
+    fault = ipv4_parse(in.data, in.linear, in.available, ret_header);
+    if (fault == IP_FAULT_TRUNCATED && headers_gather(&in, frame))
+        fault = ipv4_parse(in.data, in.linear, in.available, ret_header);
+    if (fault != IP_OK)
+        return fault;
+    *ret = (struct ip_packet){
+        .frame = frame,
+        .ip_offset = ETHERNET_LEN,
+        .offset = ETHERNET_LEN + ret_header->header_len,
+        .len = (size_t)ret_header->total_len - ret_header->header_len,
+        .source = ret_header->source,
+        .destination = ret_header->destination,
+        .protocol = ret_header->protocol,
+        .ttl = ret_header->ttl,
+        .tos = ret_header->tos,
+        .dont_fragment = ret_header->dont_fragment,
+    };
+    return IP_OK;
+}
+
+/* A fragment of a super-segment is a contradiction: the device would have cut it. */
+static bool fragment_plausible(struct stack *stack, const struct ip_packet *packet)
+{
+    if (packet->len != 0 && packet->frame->offload.gso_type == CULVERT_GSO_NONE)
+        return true;
+    count(stack->counters, COUNTER_reassembly_bad_fragment);
+    return false;
+}
+
+static void reassemble4(struct stack *stack, const struct ip_packet *packet,
+                        const struct ipv4_header *header)
+{
+    struct ip_packet whole;
+    const struct fragment fragment = {
+        .source = packet->source,
+        .destination = packet->destination,
+        .id = header->id,
+        .more = header->more_fragments,
+        .checksum_known = packet->checksum_known,
+        .protocol = packet->protocol,
+        .tos = packet->tos,
+        .ttl = packet->ttl,
+        .offset = header->fragment_offset,
+        .len = packet->len,
+        .frame = packet->frame,
+        .frame_offset = packet->offset,
+    };
+
+    if (!fragment_plausible(stack, packet) ||
+        !reassembly_input(stack->ip->reassembly, &fragment, &whole))
+        return;
+    deliver(stack, &whole);
+    culvert_frame_unref(whole.frame);
+}
+
+void ip4_input(struct stack *stack, struct culvert_frame *frame)
+{
+    struct ipv4_header header;
+    struct ip_packet packet;
+    enum ip_fault fault;
+
+    if (!stack->ip->has_v4) {
+        count(stack->counters, COUNTER_ip_family_off);
+        return;
+    }
+    fault = read_packet4(frame, &header, &packet);
+    if (__builtin_expect(fault != IP_OK, false)) {
+        count_fault(stack, fault);
+        return;
+    }
+    packet.checksum_known = checksum_known(stack, frame);
+    if (__builtin_expect(!source_ok4(stack, &packet), false)) {
+        count(stack->counters, COUNTER_ip_spoofed_source);
+        return;
+    }
+    if (__builtin_expect(ipv4_is_fragment(&header), false))
+        reassemble4(stack, &packet, &header);
+    else
+        deliver(stack, &packet);
+}
+
+/* ---- IPv6 ---- */
+
+/* What lies behind the fixed header, up to the transport or a fragment that is really one. */
+struct packet6 {
+    struct ip_packet packet;
+    struct ipv6_fragment fragment;
+    bool fragmented;
+};
+
+/* Walks the chain; an "atomic" fragment, first and last at once, is none (RFC 6946). */
+static enum ip_fault walk6(const uint8_t *data, size_t linear, uint8_t first, size_t end,
+                           struct ipv6_chain *chain, struct packet6 *ret)
+{
+    enum ip_fault fault = ipv6_walk(data, linear, IPV6_HEADER_LEN, first, 6, chain);
+
+    if (fault != IP_OK || chain->protocol != IPPROTO_FRAGMENT)
+        return fault;
+    if (chain->offset > end)
+        return IP_FAULT_LENGTH;
+    fault = ipv6_fragment_parse(data + chain->offset,
+                                linear > chain->offset ? linear - chain->offset : 0,
+                                end - chain->offset, &ret->fragment);
+    if (fault != IP_OK)
+        return fault;
+    ret->packet.reassembled = true;
+    if (ret->fragment.more || ret->fragment.offset != 0) {
+        ret->fragmented = true;
+        chain->offset += IPV6_FRAGMENT_HEADER_LEN;
+        return IP_OK;
+    }
+    return ipv6_walk(data, linear, chain->offset + IPV6_FRAGMENT_HEADER_LEN,
+                     ret->fragment.next_header, chain->offset, chain);
+}
+
+static enum ip_fault parse_packet6(const struct headers *in, struct culvert_frame *frame,
+                                   struct packet6 *ret)
+{
+    struct ipv6_header header;
+    struct ipv6_chain chain = {0};
+    enum ip_fault fault = ipv6_parse(in->data, in->linear, in->available, &header);
+    size_t end;
+
+    if (fault != IP_OK)
+        return fault;
+    end = IPV6_HEADER_LEN + header.payload_len;
+    ret->fragmented = false;
+    ret->packet = (struct ip_packet){
+        .frame = frame,
+        .ip_offset = ETHERNET_LEN,
+        .source = header.source,
+        .destination = header.destination,
+        .ttl = header.hop_limit,
+        .tos = header.traffic_class,
+        .v6 = true,
+        .dont_fragment = true,
+    };
+    /* Headers may not reach into the link's padding. */
+    fault =
+        walk6(in->data, in->linear < end ? in->linear : end, header.next_header, end, &chain, ret);
+    if (fault != IP_OK)
+        return fault;
+    if (chain.offset > end)
+        return IP_FAULT_LENGTH;
+    ret->packet.protocol = ret->fragmented ? ret->fragment.next_header : chain.protocol;
+    ret->packet.offset = ETHERNET_LEN + chain.offset;
+    ret->packet.len = end - chain.offset;
+    return IP_OK;
+}
+
+static enum ip_fault read_packet6(struct culvert_frame *frame, struct packet6 *ret)
+{
+    struct headers in;
+    enum ip_fault fault;
+
+    headers_in_place(&in, frame);
+    fault = parse_packet6(&in, frame, ret);
+    if (fault == IP_FAULT_TRUNCATED && headers_gather(&in, frame))
+        fault = parse_packet6(&in, frame, ret);
+    return fault;
+}
+
+/* The datagram comes back under a bare IPv6 header; the headers that were inside the fragmented
+ * part are read now. */
+static void deliver_reassembled6(struct stack *stack, struct ip_packet *whole)
+{
+    struct packet6 inner;
+    enum ip_fault fault = read_packet6(whole->frame, &inner);
+
+    if (fault == IP_OK && inner.packet.reassembled)
+        fault = IP_FAULT_FRAGMENT; /* a fragment within a fragment */
+    if (fault != IP_OK) {
+        count_fault(stack, fault);
+        return;
+    }
+    inner.packet.checksum_known = whole->checksum_known;
+    inner.packet.reassembled = true;
+    inner.packet.dont_fragment = false;
+    deliver(stack, &inner.packet);
+}
+
+static void reassemble6(struct stack *stack, const struct packet6 *in)
+{
+    const struct ip_packet *packet = &in->packet;
+    struct ip_packet whole;
+    const struct fragment fragment = {
+        .v6 = true,
+        .source = packet->source,
+        .destination = packet->destination,
+        .id = in->fragment.id,
+        .more = in->fragment.more,
+        .checksum_known = packet->checksum_known,
+        .protocol = packet->protocol,
+        .tos = packet->tos,
+        .ttl = packet->ttl,
+        .offset = in->fragment.offset,
+        .len = packet->len,
+        .frame = packet->frame,
+        .frame_offset = packet->offset,
+    };
+
+    if (!fragment_plausible(stack, packet) ||
+        !reassembly_input(stack->ip->reassembly, &fragment, &whole))
+        return;
+    deliver_reassembled6(stack, &whole);
+    culvert_frame_unref(whole.frame);
+}
+
+void ip6_input(struct stack *stack, struct culvert_frame *frame)
+{
+    struct packet6 in;
+    enum ip_fault fault;
+
+    if (!stack->config.ipv6) {
+        count(stack->counters, COUNTER_ip_family_off);
+        return;
+    }
+    fault = read_packet6(frame, &in);
+    if (__builtin_expect(fault != IP_OK, false)) {
+        count_fault(stack, fault);
+        return;
+    }
+    in.packet.checksum_known = checksum_known(stack, frame);
+    if (__builtin_expect(!source_ok6(stack, &in.packet), false)) {
+        count(stack->counters, COUNTER_ip_spoofed_source);
+        return;
+    }
+    if (__builtin_expect(in.fragmented, false))
+        reassemble6(stack, &in);
+    else
+        deliver(stack, &in.packet);
+}
+
+bool ip_packet_of_frame(struct culvert_frame *frame, struct ip_packet *ret)
+{
+    struct ipv4_header header;
+    struct packet6 in;
+
+    if (frame->len < ETHERNET_LEN)
+        return false;
+    if (load_be16(frame->data + 12) == ETHERNET_IPV4)
+        return read_packet4(frame, &header, ret) == IP_OK;
+    if (read_packet6(frame, &in) != IP_OK)
+        return false;
+    *ret = in.packet;
+    return true;
+}
+
+/* ---- life ---- */
+
+static void read_config(struct stack *stack, struct ip *ip)
+{
+    const struct stack_config *config = &stack->config;
+    uint32_t mask = config->prefix4 ? htonl(UINT32_MAX << (32 - config->prefix4)) : 0;
+
+    ip->has_v4 = ip_address_is_v4(&config->guest4) && config->guest4.be32[3] != 0;
+    /* A /31 or /32 has no broadcast address (RFC 3021). */
+    ip->be_broadcast4 =
+        config->prefix4 < 31 ? config->guest4.be32[3] | ~mask : htonl(INADDR_BROADCAST);
+    ip->prefix6 = (struct ip_prefix){.address = config->guest6, .length = config->prefix6};
+    ip->verify = config->verify_checksums;
+}
+
+struct ip *ip_new(struct stack *stack)
+{
+    const struct pool_config payloads = {
+        .buffer_capacity = 65536,
+        .max = PAYLOADS_MAX,
+        .keep = 2,
+    };
+    struct ip *ip = calloc(1, sizeof *ip);
+
+    if (!ip)
+        return NULL;
+    read_config(stack, ip);
+    ip->next_id = (uint32_t)stack->config.hash_key[0];
+    ip->errors.filled = stack->now;
+    ndp_init(&ip->ndp, stack);
+    ip->payloads = pool_new(&payloads);
+    ip->reassembly = reassembly_new(stack);
+    if (!ip->payloads || !ip->reassembly)
+        return ip_free(ip);
+    return ip;
+}
+
+struct ip *ip_free(struct ip *ip)
+{
+    if (!ip)
+        return NULL;
+    ndp_fini(&ip->ndp);
+    reassembly_free(ip->reassembly);
+    if (ip->payloads)
+        pool_free(ip->payloads);
+    free(ip);
+    return NULL;
+}
+
+void ip_link_changed(struct stack *stack)
+{
+    stack->ip->verify =
+        stack->config.verify_checksums && !(stack->link.offloads & CULVERT_LINK_CSUM_UNKNOWN);
+    ndp_link_changed(&stack->ip->ndp);
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef STACK_NETWORK_H
+#define STACK_NETWORK_H
+
+/* What the files below the transports share: link, ip, reassembly, icmp, ndp, dhcp. */
+
+#include "stack/internal.h"
+
+/* ---- bytes of a frame, wherever they lie ---- */
+
+/* The contiguous bytes at `offset`; 0: the frame ends there. */
+size_t frame_chunk(const struct culvert_frame *frame, size_t offset, const uint8_t **ret_bytes);
+/* Copies [offset, offset + len); false: the frame is shorter (some bytes may have been copied). */
+bool frame_copy(const struct culvert_frame *frame, size_t offset, size_t len, uint8_t *to);
+
+/* ---- link.c ---- */
+
+struct link_layer {
+    uint8_t ethernet4[ETHERNET_LEN], ethernet6[ETHERNET_LEN]; /* headers towards the guest */
+    bool guest_known;        /* guest_mac is the guest's, not broadcast */
+    bool guest_given;        /* by the link's facts: not learnt, never changed by a frame */
+    uint64_t next_solicited; /* when an unknown guest may be looked for again */
+};
+
+struct link_layer *link_new(struct stack *stack);
+struct link_layer *link_free(struct link_layer *link);
+/* The device's facts have changed. */
+void link_changed(struct stack *stack);
+void link_input(struct stack *stack, struct culvert_frame *frame);
+/* Asks who the guest is, at most once a second. */
+void link_solicit_guest(struct stack *stack, bool v6);
+/* Sends a small frame that nobody waits for, or drops and counts it. Takes `frame`. */
+void link_send(struct stack *stack, struct culvert_frame *take_frame);
+
+/* ---- ip.c, output.c, fragment.c, reassembly.c ---- */
+
+struct ndp {
+    struct stack *stack;
+    struct timer refresh; /* the next unsolicited advertisement; armed once the guest has asked */
+};
+
+/* A token bucket over generated ICMP errors (RFC 1812 4.3.2.8, RFC 4443 2.4 f). */
+struct error_bucket {
+    uint32_t tokens;
+    uint64_t filled; /* when the last whole token was added */
+};
+
+struct ip {
+    struct reassembly *reassembly;
+    struct pool *payloads; /* buffers of 64 KiB for what the stack itself has to say */
+    struct ip_prefix prefix6;
+    uint32_t be_broadcast4; /* of the guest's subnet */
+    uint32_t next_id;       /* of fragments */
+    bool has_v4, verify;
+    struct error_bucket errors;
+    struct ndp ndp;
+};
+
+struct ip *ip_new(struct stack *stack);
+struct ip *ip_free(struct ip *ip);
+void ip_link_changed(struct stack *stack);
+void ip4_input(struct stack *stack, struct culvert_frame *frame);
+void ip6_input(struct stack *stack, struct culvert_frame *frame);
+/* Reads the headers of a packet that was accepted earlier, to quote it. */
+bool ip_packet_of_frame(struct culvert_frame *frame, struct ip_packet *ret);
+/* Is it an address culvert answers for: gateway, resolver, fe80::2? */
+bool ip_address_owned(const struct stack *stack, const struct ip_address *address);
+bool ip_address_is_multicast(const struct ip_address *address);
+/* Limited broadcast, or that of the guest's subnet. */
+bool ip_address_is_broadcast(const struct stack *stack, const struct ip_address *address);
+
+static inline size_t ip_header_len(bool v6)
+{
+    return v6 ? 40 : 20;
+}
+
+/* A transport's header and its payload by reference. */
+struct ip_payload {
+    const uint8_t *header;
+    size_t header_len; /* at most 20 */
+    const struct culvert_segment *segments;
+    unsigned segment_count;
+    size_t len; /* of the segments together */
+};
+
+/* Sends the packet, in fragments if it exceeds the MTU; checksums are complete. 0, -EAGAIN (the
+ * rest is dropped), -ENOMEM, -ENOSPC (more segments in a frame than it can hold), -EMSGSIZE. */
+int ip_output(struct stack *stack, const struct ip_header *header,
+              const struct ip_payload *payload);
+/* Appends bytes to a frame of ip_frame_new()'s: in place if they fit, else in a buffer. */
+bool ip_frame_append_copy(struct stack *stack, struct culvert_frame *frame, const uint8_t *bytes,
+                          size_t len);
+/* Room of `len` bytes (at most 65,536) to build a payload in; the caller holds one reference. */
+struct culvert_buffer *ip_payload_buffer(struct stack *stack);
+
+/* One fragment of an accepted packet. */
+struct fragment {
+    struct ip_address source, destination;
+    uint32_t id;
+    bool v6, more, checksum_known;
+    uint8_t protocol; /* IPv4: part of the identity. IPv6: what the fragment header names */
+    uint8_t tos, ttl;
+    size_t offset, len; /* in the datagram; bytes */
+    struct culvert_frame *frame;
+    size_t frame_offset; /* where its bytes begin */
+};
+
+struct reassembly *reassembly_new(struct stack *stack);
+struct reassembly *reassembly_free(struct reassembly *reassembly);
+/* Takes the fragment's bytes. If it was the last one missing: true, and the whole packet with one
+ * reference on its frame for the caller. */
+bool reassembly_input(struct reassembly *reassembly, const struct fragment *fragment,
+                      struct ip_packet *ret_packet);
+
+/* ---- icmp.c, icmp_error.c, icmpv6.c, ndp.c ---- */
+
+/* An echo request to one of our own addresses, or for upstream. Behind all checks. */
+void icmp_echo_request(struct stack *stack, const struct ip_packet *packet, uint32_t rest);
+/* Stores the checksum of an ICMP message whose header ends the linear bytes of `frame`, and sends
+ * it. Takes `frame`. */
+void icmp_finish(struct stack *stack, const struct ip_header *header, size_t message_offset,
+                 struct culvert_frame *take_frame);
+
+void ndp_init(struct ndp *ndp, struct stack *stack);
+void ndp_fini(struct ndp *ndp);
+void ndp_link_changed(struct ndp *ndp);
+void ndp_router_solicitation(struct stack *stack, const struct ip_packet *packet);
+void ndp_neighbour_solicitation(struct stack *stack, const struct ip_packet *packet);
+void ndp_solicit_guest(struct stack *stack);
+
+/* ---- udp.c, dhcp.c, dhcpv6.c ---- */
+
+/* A datagram of the stack's own, payload copied. */
+void udp_send_copy(struct stack *stack, const struct flow_key *key, const uint8_t *payload,
+                   size_t len, const uint8_t destination_mac[6]);
+void dhcp_input(struct stack *stack, const struct ip_packet *packet, size_t offset, size_t len);
+void dhcpv6_input(struct stack *stack, const struct ip_packet *packet, size_t offset, size_t len);
+
+#endif
