@@ -13,7 +13,11 @@ struct relay;
 
 struct relay *relay_new(struct stack *stack, struct loop *loop, struct timers *timers,
                         struct counters *counters);
+/* Connections still open are reset on both sides (the stack is told), so that the stack and the
+ * relay may be freed in either order. */
 struct relay *relay_free(struct relay *relay);
+/* The MTU of the guest's link (1500 until told): datagrams are put together only if they fit it. */
+void relay_set_mtu(struct relay *relay, uint32_t mtu);
 
 /* Connects `flow` to `to` (already translated: the gateway's address has become loopback) and makes
  * itself its upstream. Whatever comes of it, now or later, reaches the stack by tcp_connected() or
