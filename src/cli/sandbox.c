@@ -20,9 +20,7 @@
 #include "cli/sandbox.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/if_tun.h>
-#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +34,7 @@
 #include "host/namespaces.h"
 #include "host/private_etc.h"
 #include "host/resolv_conf.h"
+#include "netdev/tap.h"
 
 #define INTERFACE "eth0"
 
@@ -75,14 +74,12 @@ static const char *tun_mend(int error)
 
 static int make_tap(void)
 {
-    struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
-    int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    int fd = tap_open(INTERFACE, IFF_TUN_EXCL, NULL);
 
     if (fd < 0)
-        fail("cannot open /dev/net/tun", errno, tun_mend(errno));
-    strcpy(request.ifr_name, INTERFACE);
-    if (ioctl(fd, TUNSETIFF, &request) < 0 || ioctl(fd, TUNSETPERSIST, 1) < 0)
-        fail("cannot make a TAP device", errno, "");
+        fail("cannot make a TAP device with /dev/net/tun", -fd, tun_mend(-fd));
+    if (ioctl(fd, TUNSETPERSIST, 1) < 0)
+        fail("cannot keep the TAP device", errno, "");
     return fd;
 }
 

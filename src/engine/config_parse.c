@@ -233,11 +233,8 @@ CONFIG_PARSER(hostname)
 
 CONFIG_PARSER(rule)
 {
-    char where[32];
-    int r;
+    int r = policy_builder_add(config->policy, value, NULL, message, size);
 
-    snprintf(where, sizeof where, "rule %u", config->rule_count + 1);
-    r = policy_builder_add(config->policy, value, where, message, size);
     if (r == 0)
         config->rule_count++;
     return r;
