@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where a flow goes: to the resolver, to a socket of the relay's, or nowhere.
+ *
+ * The policy judges the destination as the guest wrote it. What it allows is then translated: the
+ * gateway's address stands for the host's loopback. A datagram's verdict is kept with its peer in
+ * the relay's mapping, so that only the first of a conversation is judged. */
+
+#include "engine/internal.h"
+
+#define DNS_PORT 53
+
+static bool is_resolver(const struct culvert_engine *engine, const struct ip_address *address)
+{
+    return ip_address_equal(address, &engine->addresses.dns4) ||
+           (engine->addresses.ipv6 && ip_address_equal(address, &engine->addresses.dns6));
+}
+
+/* The host's address behind the one the guest uses. */
+static struct ip_endpoint translate(const struct culvert_engine *engine, const struct flow_key *key)
+{
+    struct ip_endpoint to = {.address = key->remote, .port = key->remote_port};
+
+    if (ip_address_equal(&key->remote, &engine->addresses.gateway4))
+        to.address = ip_address_v4(htonl(INADDR_LOOPBACK));
+    else if (engine->addresses.ipv6 && ip_address_equal(&key->remote, &engine->addresses.gateway6))
+        to.address = ip_address_v6(&in6addr_loopback);
+    return to;
+}
+
+static enum policy_action judge(struct culvert_engine *engine, enum policy_protocol protocol,
+                                const struct flow_key *key)
+{
+    struct policy_query query = {
+        .direction = POLICY_EGRESS,
+        .protocol = protocol,
+        .address = key->remote,
+        .port = protocol == POLICY_ICMP ? 0 : key->remote_port,
+    };
+    struct policy_verdict verdict = policy_judge(engine->policy, &engine->world, &query);
+
+    if (verdict.action == POLICY_ALLOW)
+        return POLICY_ALLOW;
+    if (verdict.reason == POLICY_REASON_FLOOR)
+        count(&engine->counters, COUNTER_policy_denied_floor);
+    else if (verdict.reason == POLICY_REASON_DEFAULT)
+        count(&engine->counters, COUNTER_policy_denied_default);
+    else if (verdict.action == POLICY_DROP)
+        count(&engine->counters, COUNTER_policy_dropped_rule);
+    else
+        count(&engine->counters, COUNTER_policy_denied_rule);
+    return verdict.action;
+}
+
+void admit_tcp(void *ctx, struct flow_handle flow, const struct flow_key *key)
+{
+    struct culvert_engine *engine = ctx;
+    enum policy_action action = judge(engine, POLICY_TCP, key);
+
+    if (action == POLICY_DROP) {
+        tcp_refuse(engine->stack, flow, TCP_REFUSE_SILENT);
+    } else if (action == POLICY_DENY) {
+        tcp_refuse(engine->stack, flow, TCP_REFUSE_RESET);
+    } else if (!is_resolver(engine, &key->remote)) {
+        struct ip_endpoint to = translate(engine, key);
+
+        relay_tcp_connect(engine->relay, flow, &to, engine->now);
+    } else if (key->remote_port == DNS_PORT) {
+        dns_tcp_open(engine->dns, flow, key, engine->now);
+    } else {
+        tcp_refuse(engine->stack, flow, TCP_REFUSE_RESET); /* nothing else listens there */
+    }
+}
+
+void admit_udp(void *ctx, const struct udp_datagram *datagram)
+{
+    struct culvert_engine *engine = ctx;
+    const struct flow_key *key = &datagram->key;
+    uint32_t generation = policy_generation(engine->policy);
+    struct ip_endpoint to;
+
+    if (relay_udp_peer_known(engine->relay, key, generation, &to)) {
+        relay_udp_send(engine->relay, datagram, &to, engine->now);
+        return;
+    }
+    enum policy_action action = judge(engine, POLICY_UDP, key);
+    if (action == POLICY_DROP)
+        return;
+    if (action == POLICY_DENY) {
+        stack_icmp_refuse(engine->stack, datagram->frame, ICMP_PROBLEM_PROHIBITED, 0);
+    } else if (!is_resolver(engine, &key->remote)) {
+        to = translate(engine, key);
+        relay_udp_peer_allow(engine->relay, key, generation, &to, engine->now);
+        relay_udp_send(engine->relay, datagram, &to, engine->now);
+    } else if (key->remote_port == DNS_PORT) {
+        dns_udp_input(engine->dns, datagram, engine->now);
+    } else {
+        stack_icmp_refuse(engine->stack, datagram->frame, ICMP_PROBLEM_PORT_UNREACHABLE, 0);
+    }
+}
+
+void admit_echo(void *ctx, const struct echo_request *request)
+{
+    struct culvert_engine *engine = ctx;
+    enum policy_action action = judge(engine, POLICY_ICMP, &request->key);
+
+    if (action == POLICY_ALLOW) {
+        struct ip_endpoint to = translate(engine, &request->key);
+
+        relay_echo_send(engine->relay, request, &to.address, engine->now);
+    } else if (action == POLICY_DENY) {
+        stack_icmp_refuse(engine->stack, request->frame, ICMP_PROBLEM_PROHIBITED, 0);
+    }
+}

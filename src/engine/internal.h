@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef ENGINE_INTERNAL_H
+#define ENGINE_INTERNAL_H
+
+/* What the engine's files share: the engine of one guest. */
+
+#include <culvert/engine.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/counters.h"
+#include "base/loop.h"
+#include "base/timers.h"
+#include "dns/dns.h"
+#include "netdev/netdev.h"
+#include "policy/policy.h"
+#include "relay/host_addresses.h"
+#include "relay/relay.h"
+#include "stack/stack.h"
+
+struct culvert_engine {
+    struct culvert_shared_state *state;
+    struct counters counters;
+    struct loop loop;
+    struct timers *timers;
+    struct netdev *netdev; /* NULL until attached or started */
+    struct stack *stack;
+    struct relay *relay;
+    struct dns *dns;
+    struct host_addresses *host_addresses;
+    struct policy *policy;
+    struct policy_world world;
+    struct stack_config addresses; /* the guest's network */
+    uint64_t now;
+
+    bool netdev_readable;
+    bool netdev_gone;
+    uint64_t spin_ns; /* how long to look again before sleeping; 0: never */
+    uint64_t spin_until;
+
+    pthread_t thread;
+    bool running;
+    uint32_t
+        stop; /* set by culvert_engine_stop(), read by the poll thread; wake: state->proxy_wake */
+};
+
+/* poll.c: the poll thread's body. */
+void *engine_poll_thread(void *engine);
+/* Registers what the poll thread sleeps on. 0 or negative errno. */
+int engine_poll_init(struct culvert_engine *engine);
+/* Gives the netdev (taken over) its callbacks. */
+void engine_take_netdev(struct culvert_engine *engine, struct netdev *netdev);
+
+/* admission.c: where a new flow goes. The stack's operations; ctx is the engine. */
+void admit_tcp(void *ctx, struct flow_handle flow, const struct flow_key *key);
+void admit_udp(void *ctx, const struct udp_datagram *datagram);
+void admit_echo(void *ctx, const struct echo_request *request);
+
+#endif

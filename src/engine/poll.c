@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The poll thread: the one that owns the stack, the flows, the timers and the relayed sockets.
+ *
+ * A turn takes a batch of the guest's frames, lets the ready sockets have their quanta, fires
+ * timers, ends the batch (gathered uploads are written, ACKs and datagrams leave) and waits for
+ * events. A batch is bounded in frames and bytes, so that neither side starves the other and what
+ * was just read is still in the cache when it is written.
+ *
+ * Waiting comes in two kinds. When nothing has happened for a while the thread sleeps until the
+ * next event or timer: an idle engine makes no system call. Right after activity it may look again
+ * a few times first (spin_ns): waking a sleeping core costs more than a small request. */
+
+#include <signal.h>
+#include <sys/epoll.h>
+
+#include "base/clock.h"
+#include "engine/internal.h"
+
+#define RECEIVE_AT_ONCE 8
+#define BATCH_FRAMES    64
+#define BATCH_BYTES     (256u << 10)
+
+/* ---- events
+ * ------------------------------------------------------------------------------------------ */
+
+static void netdev_readable(void *ctx)
+{
+    struct culvert_engine *engine = ctx;
+
+    engine->netdev_readable = true;
+}
+
+static void netdev_writable(void *ctx)
+{
+    struct culvert_engine *engine = ctx;
+
+    stack_link_writable(engine->stack);
+}
+
+static void netdev_link_changed(void *ctx)
+{
+    struct culvert_engine *engine = ctx;
+
+    stack_set_link(engine->stack, &engine->netdev->link);
+    relay_set_mtu(engine->relay, engine->netdev->link.mtu);
+}
+
+static void proxy_ready(void *ctx, uint32_t index, uint32_t generation, uint32_t events)
+{
+    struct culvert_engine *engine = ctx;
+
+    (void)index, (void)generation, (void)events;
+    culvert_wake_drain(&engine->state->proxy_wake);
+}
+
+int engine_poll_init(struct culvert_engine *engine)
+{
+    unsigned handler = loop_add_handler(&engine->loop, proxy_ready, engine);
+
+    return loop_add(&engine->loop, culvert_wake_fd(&engine->state->proxy_wake), EPOLLIN, handler, 0,
+                    0);
+}
+
+void engine_take_netdev(struct culvert_engine *engine, struct netdev *netdev)
+{
+    engine->netdev = netdev;
+    netdev->ctx = engine;
+    netdev->readable = netdev_readable;
+    netdev->writable = netdev_writable;
+    netdev->link_changed = netdev_link_changed;
+}
+
+/* ---- a turn
+ * ------------------------------------------------------------------------------------------ */
+
+/* One batch of the guest's frames. The number taken. */
+static int receive_batch(struct culvert_engine *engine)
+{
+    struct culvert_frame *frames[RECEIVE_AT_ONCE];
+    size_t bytes = 0;
+    int total = 0;
+
+    while (engine->netdev_readable && total < BATCH_FRAMES && bytes < BATCH_BYTES) {
+        int n = engine->netdev->ops->receive(engine->netdev, frames, RECEIVE_AT_ONCE);
+
+        if (n < RECEIVE_AT_ONCE)
+            engine->netdev_readable = false;
+        if (n < 0) {
+            engine->netdev_gone = true;
+            culvert_shared_state_trigger_termination(engine->state);
+            break;
+        }
+        for (int i = 0; i < n; i++) {
+            bytes += culvert_frame_len(frames[i]);
+            stack_input(engine->stack, frames[i]);
+            culvert_frame_unref(frames[i]);
+        }
+        total += n;
+    }
+    return total;
+}
+
+static void end_batch(struct culvert_engine *engine, bool defer_acks)
+{
+    stack_batch_end(engine->stack, defer_acks);
+    relay_batch_end(engine->relay);
+    if (engine->netdev->ops->flush)
+        engine->netdev->ops->flush(engine->netdev);
+}
+
+static void tick(struct culvert_engine *engine)
+{
+    engine->now = clock_now();
+    stack_set_now(engine->stack, engine->now);
+}
+
+/* How long to wait for events: not at all while there is work or the spin lasts. */
+static uint64_t wait_until(struct culvert_engine *engine, bool busy)
+{
+    if (busy) {
+        engine->spin_until = engine->now + engine->spin_ns;
+        return 0;
+    }
+    if (engine->now < engine->spin_until)
+        return 0;
+    if (engine->netdev->ops->will_sleep && engine->netdev->ops->will_sleep(engine->netdev))
+        return 0;
+    return timers_next(engine->timers);
+}
+
+static void turn(struct culvert_engine *engine)
+{
+    tick(engine);
+    int received = engine->netdev_gone ? 0 : receive_batch(engine);
+    bool ready = relay_run(engine->relay, engine->now);
+    timers_expire(engine->timers, engine->now);
+    bool busy = engine->netdev_readable || ready;
+    bool spinning = engine->spin_ns != 0 && (received > 0 || engine->now < engine->spin_until);
+
+    end_batch(engine, spinning);
+    uint64_t until = wait_until(engine, busy);
+    if (until != 0 && spinning)
+        end_batch(engine, false);
+    if (loop_wait(&engine->loop, engine->now, until) > 0 && engine->spin_ns != 0)
+        engine->spin_until = clock_now() + engine->spin_ns;
+}
+
+void *engine_poll_thread(void *arg)
+{
+    struct culvert_engine *engine = arg;
+
+    tick(engine);
+    netdev_link_changed(engine);
+    while (!__atomic_load_n(&engine->stop, __ATOMIC_ACQUIRE))
+        turn(engine);
+    return NULL;
+}
