@@ -89,7 +89,7 @@ struct mapping {
     int fd;
 
     bool error_pending;   /* EPOLLERR was seen: the error queue wants reading */
-    bool bulk;            /* the last datagrams received were big: take fewer at once */
+    uint8_t appetite;     /* places offered to the next recvmmsg(); 0: the first */
     bool answered;        /* traffic has gone both ways */
     uint8_t ttl, tos;     /* as the socket is set; 0: the host's default */
     int8_t dont_fragment; /* as the socket is set; -1: as it was made */
