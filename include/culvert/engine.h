@@ -18,6 +18,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 struct culvert_engine;
 struct culvert_config;
@@ -61,6 +62,7 @@ void culvert_engine_counters(const struct culvert_engine *engine,
                                            uint64_t value),
                              void *arg);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

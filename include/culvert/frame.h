@@ -23,6 +23,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 /** Largest frame: 65,535 bytes of IPv6 payload, 40 of its header, 14 of Ethernet, 4 of a VLAN tag.
  */
@@ -119,6 +120,7 @@ struct culvert_buffer *culvert_buffer_ref(struct culvert_buffer *buffer);
 /** Accepts NULL; returns NULL. Any thread. */
 struct culvert_buffer *culvert_buffer_unref(struct culvert_buffer *buffer);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

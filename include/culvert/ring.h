@@ -15,6 +15,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 struct culvert_wake;
 struct culvert_ring_cell;
@@ -46,6 +47,7 @@ struct culvert_frame *culvert_ring_pop(struct culvert_ring *ring);
 size_t culvert_ring_len(const struct culvert_ring *ring);
 size_t culvert_ring_capacity(const struct culvert_ring *ring);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

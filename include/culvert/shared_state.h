@@ -22,6 +22,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 /** What the guest's device accepts in received frames (culvert_link.offloads). */
 enum culvert_link_offload {
@@ -83,6 +84,7 @@ void culvert_shared_state_add_rx_bytes(struct culvert_shared_state *state, size_
 uint64_t culvert_shared_state_tx_bytes(const struct culvert_shared_state *state);
 uint64_t culvert_shared_state_rx_bytes(const struct culvert_shared_state *state);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -15,6 +15,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 /** Treat the members as private. */
 struct culvert_wake {
@@ -38,6 +39,7 @@ void culvert_wake_awake(struct culvert_wake *wake);
  * instead. The consumer's thread. */
 int culvert_wake_will_sleep(struct culvert_wake *wake);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

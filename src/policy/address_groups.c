@@ -127,11 +127,10 @@ static unsigned groups6(const struct ip_address *address)
 
 unsigned address_groups_normalise(unsigned groups)
 {
-    if (groups & ~(unsigned)(POLICY_PUBLIC | POLICY_SPECIAL))
-        return groups & ~(unsigned)(POLICY_PUBLIC | POLICY_SPECIAL);
-    if (groups & POLICY_SPECIAL)
-        return POLICY_SPECIAL;
-    return POLICY_PUBLIC;
+    unsigned telling = groups & ~(unsigned)(POLICY_PUBLIC | POLICY_SPECIAL);
+    if (telling)
+        return telling;
+    return groups & POLICY_SPECIAL ? POLICY_SPECIAL : POLICY_PUBLIC;
 }
 
 unsigned address_groups(const struct ip_address *address)

@@ -112,7 +112,7 @@ static struct shown show(const char *word)
 {
     struct shown shown;
     size_t i = 0;
-    for (; word[i] && i < sizeof shown.text - 4; i++)
+    for (; i < sizeof shown.text - 4 && word[i]; i++)
         shown.text[i] = word[i] >= ' ' && word[i] <= '~' ? word[i] : '?';
     memcpy(shown.text + i, word[i] ? "..." : "", word[i] ? 4 : 1);
     return shown;
