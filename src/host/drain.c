@@ -5,6 +5,8 @@
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,19 +21,18 @@
 static unsigned sockets_in_use(void)
 {
     static const struct {
-        const char *path, *format;
-    } files[] = {{"/proc/net/sockstat", "TCP: inuse %u"},
-                 {"/proc/net/sockstat6", "TCP6: inuse %u"}};
+        const char *path, *prefix;
+    } files[] = {{"/proc/net/sockstat", "TCP: inuse "}, {"/proc/net/sockstat6", "TCP6: inuse "}};
     unsigned sum = 0;
 
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         FILE *file = fopen(files[i].path, "re");
         char line[256];
-        unsigned count;
+        size_t prefix = strlen(files[i].prefix);
 
         while (file && fgets(line, sizeof line, file))
-            if (sscanf(line, files[i].format, &count) == 1)
-                sum += count;
+            if (strncmp(line, files[i].prefix, prefix) == 0)
+                sum += (unsigned)strtoul(line + prefix, NULL, 10);
         if (file)
             fclose(file);
     }
