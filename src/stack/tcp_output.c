@@ -14,6 +14,7 @@
 #include "stack/tcp_internal.h"
 
 #define SEGMENT_PIECES 64 /* views into buffers, a frame */
+#define SACK_LEN_MAX   36 /* four blocks and padding */
 
 struct piece_list {
     struct culvert_segment piece[SEGMENT_PIECES];
@@ -101,7 +102,9 @@ static uint32_t timestamp_now(const struct tcp *tcp, const struct tcp_flow *flow
     return (uint32_t)(tcp->stack->now / MS_NS) + flow->ts_offset;
 }
 
-static void fill_options(const struct tcp *tcp, const struct tcp_flow *flow,
+/* `mss` leaves room for timestamps; SACKs ride only where they fit too (RFC 6691, 2). They are
+ * never lost by that: a segment out of order has an ACK of its own. */
+static void fill_options(const struct tcp *tcp, const struct tcp_flow *flow, uint32_t payload_len,
                          struct tcp_options *ret)
 {
     ret->mss = 0;
@@ -113,7 +116,7 @@ static void fill_options(const struct tcp *tcp, const struct tcp_flow *flow,
         ret->ts_value = timestamp_now(tcp, flow);
         ret->ts_echo = flow->ts_recent;
     }
-    if (flow->sack_ok && flow->out_of_order.head)
+    if (flow->sack_ok && flow->out_of_order.head && payload_len + SACK_LEN_MAX <= flow->mss)
         tcp_out_of_order_sacks(flow, ret);
 }
 
@@ -179,7 +182,7 @@ static bool send_segment(struct tcp *tcp, struct tcp_flow *flow, uint32_t seq, u
     };
     uint32_t edge = flow->rcv_adv;
 
-    fill_options(tcp, flow, &options);
+    fill_options(tcp, flow, payload ? payload->bytes : 0, &options);
     header.window = advertise(tcp, flow, flow->rcv_shift);
     if (!send_frame(tcp->stack, &flow->key, &header, &options, payload, flow->mss)) {
         flow->rcv_adv = edge;
