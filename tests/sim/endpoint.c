@@ -917,6 +917,8 @@ static void input_open(struct endpoint *e, const struct segment *s)
         e->fin_received = true;
         at_once = true;
     }
+    if (e->state == ENDPOINT_TIME_WAIT && (s->flags & TCP_FIN))
+        alarm_set(&e->linger, now(e) + e->config.time_wait);
     if (at_once)
         send_ack(e);
     else if (e->ack_owed && !alarm_is_set(&e->delack))

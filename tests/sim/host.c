@@ -207,6 +207,7 @@ static bool read_once(struct host *h)
         wanted = 0;
     size_t n = fill(h, iov, count, wanted);
     h->tx_pos += n;
+    h->commits++;
     tcp_rx_commit(h->stack, h->flow, n);
     if (n == 0 && at_end && live(h)) {
         h->eof_sent = true;

@@ -49,7 +49,7 @@ struct host {
     enum tcp_close how;
     uint64_t tx_ready, tx_pos, rx_pos;
     size_t buffered; /* of what write() took, not yet drained */
-    unsigned keepalives, writes, resumes, writes_while_blocked;
+    unsigned keepalives, writes, resumes, writes_while_blocked, commits;
     uint64_t closed_at;
 
     struct alarm connecting, producer, reader, drainer, closer, resetter, giving_up;

@@ -71,7 +71,7 @@ static void calm_guest(const struct plan *p, struct flow_plan *f, struct rng *rn
     g->syn_tries = 8;
     g->tries = 40;
     g->probe_with_data = rng_chance(rng, 500);
-    g->time_wait = 60 * SEC;
+    g->time_wait = 300 * SEC; /* longer than anybody's RTO */
     g->close_after_peer = rng_chance(rng, 500);
     g->close_delay = rng_chance(rng, 300) ? rng_scaled(rng, 1 * US, 2 * SEC) : 0;
 }
@@ -159,6 +159,7 @@ static void big_upload(const struct plan *p, struct flow_plan *f, struct rng *rn
     f->guest.tx_total = rng_between(rng, 1 << 20, 8 << 20);
     f->guest.random_sizes = false;
     f->guest.cwnd = rng_between(rng, 256 << 10, 2 << 20);
+    f->guest.ack_every = (unsigned)rng_between(rng, 1, 2);
     f->guest.write_interval = 0;
     f->host.tx_total = rng_between(rng, 0, 1000);
 }
@@ -168,6 +169,7 @@ static void big_download(const struct plan *p, struct flow_plan *f, struct rng *
     (void)p;
     f->host.tx_total = rng_between(rng, 1 << 20, 8 << 20);
     f->host.produce_interval = 0;
+    f->guest.ack_every = (unsigned)rng_between(rng, 1, 2); /* RFC 9293, 3.8.6.3 */
     f->guest.tx_total = rng_between(rng, 0, 1000);
 }
 
@@ -387,6 +389,7 @@ static void idle_plan(struct plan *p, struct rng *rng)
     p->flows = (unsigned)rng_between(rng, 1, 50);
     p->quiet = true;
     p->idle_from = 20 * SEC;
+    p->idle_until = 590 * SEC;
     p->idle_wakeups_most = 0;
 }
 

@@ -138,7 +138,8 @@ static void watch_syn(struct world *w, struct flow *f, const struct segment *s)
     if (!s->has_mss || s->mss != w->plan->mtu - header)
         fail(w, "flow %u: MSS option %u at MTU %u", f->index, s->mss, w->plan->mtu);
     m->irs = s->seq;
-    m->stack_wscale = s->has_wscale ? s->wscale : 0;
+    /* Scaling needs both sides (RFC 7323, 2.2). */
+    m->stack_wscale = s->has_wscale && f->guest.config.wscale >= 0 ? s->wscale : 0;
     if (!m->syn_seen && answer)
         m->right_edge = s->window;
     m->syn_seen = true;
@@ -724,7 +725,7 @@ static void one_batch(struct world *w)
     stack_set_now(w->stack, w->schedule.now);
     if (timers_next(w->timers) <= w->schedule.now) {
         timers_expire(w->timers, w->schedule.now);
-        if (w->schedule.now >= w->plan->idle_from)
+        if (w->schedule.now >= w->plan->idle_from && w->schedule.now < w->plan->idle_until)
             w->wakeups++;
     }
     unsigned events = (unsigned)rng_between(&w->rng, 1, w->plan->batch);
@@ -867,7 +868,7 @@ static void check_economy(struct world *w)
     uint64_t causes = 2 * w->result->frames_up + 60 * (uint64_t)w->plan->flows + 100;
     for (unsigned i = 0; i < w->plan->flows; i++) {
         const struct flow *f = &w->flows[i];
-        causes += 8 * (f->host.tx_pos / 64) + 2 * (uint64_t)f->host.writes;
+        causes += 8 * (f->host.tx_pos / 64) + 2 * (uint64_t)(f->host.writes + f->host.commits);
     }
     if (w->result->frames_down > causes)
         fail(w, "%llu frames towards the guest where %llu would be many",

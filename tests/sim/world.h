@@ -31,11 +31,11 @@ struct plan {
     bool verify_checksums;
     bool cut_frames; /* guest's frames come with their headers cut up */
     size_t queue_budget;
-    uint32_t max_flows;         /* 0: enough */
-    unsigned batch;             /* events a batch at most */
-    unsigned defer;             /* permille of batches that defer their ACKs */
-    unsigned idle_wakeups_most; /* with `idle_from`: timers that may fire from then on */
-    uint64_t idle_from;         /* NEVER */
+    uint32_t max_flows;             /* 0: enough */
+    unsigned batch;                 /* events a batch at most */
+    unsigned defer;                 /* permille of batches that defer their ACKs */
+    unsigned idle_wakeups_most;     /* with `idle_from`: timers that may fire from then on */
+    uint64_t idle_from, idle_until; /* NEVER */
 
     bool quiet;             /* nothing may be sent twice, by anybody */
     bool no_timeouts;       /* the stack's RTO may not fire */
