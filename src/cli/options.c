@@ -85,8 +85,8 @@ static int apply(const struct word *word, const char *next, struct culvert_confi
     return used;
 }
 
-int options_parse(int argc, char *const *argv, unsigned command, struct culvert_config *config,
-                  struct culvert_error *error)
+int options_parse(int argc, const char *const *argv, unsigned command,
+                  struct culvert_config *config, struct culvert_error *error)
 {
     int i = 0;
 

@@ -11,8 +11,8 @@
  * or before the first word that is no option and returns its index; OPTIONS_HELP when help was
  * asked for; or -EINVAL with `error` filled ("--mtu 100: …"). */
 #define OPTIONS_HELP (-1000)
-int options_parse(int argc, char *const *argv, unsigned command, struct culvert_config *config,
-                  struct culvert_error *error);
+int options_parse(int argc, const char *const *argv, unsigned command,
+                  struct culvert_config *config, struct culvert_error *error);
 
 /* The options of `command` (enum config_command) that are available, a line each. */
 void options_print(FILE *file, unsigned command);

@@ -60,7 +60,7 @@ static void print_help(void)
 static int configure(struct run *run, int argc, char **argv, int *ret_status)
 {
     struct culvert_error error;
-    int used = options_parse(argc, argv, CONFIG_RUN, run->config, &error);
+    int used = options_parse(argc, (const char *const *)argv, CONFIG_RUN, run->config, &error);
 
     *ret_status = INIT_FAILED;
     if (used == OPTIONS_HELP) {

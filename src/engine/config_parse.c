@@ -197,20 +197,26 @@ CONFIG_PARSER(ipv6)
     return 0;
 }
 
+/* "xx:xx:xx:xx:xx:xx" and nothing else. */
+static bool mac_parse(const char *text, uint8_t ret[6])
+{
+    if (strlen(text) != 17)
+        return false;
+    for (int i = 0; i < 17; i++)
+        if (i % 3 == 2 ? text[i] != ':' : !isxdigit((unsigned char)text[i]))
+            return false;
+    for (int i = 0; i < 6; i++)
+        ret[i] = (uint8_t)strtoul(text + 3 * i, NULL, 16);
+    return true;
+}
+
 CONFIG_PARSER(mac)
 {
-    static const char zero[6];
-    unsigned byte[6];
+    static const uint8_t zero[6];
     uint8_t mac[6];
-    int end = 0;
 
-    if (strlen(value) != 17 ||
-        sscanf(value, "%2x:%2x:%2x:%2x:%2x:%2x%n", &byte[0], &byte[1], &byte[2], &byte[3], &byte[4],
-               &byte[5], &end) != 6 ||
-        end != 17)
+    if (!mac_parse(value, mac))
         return fault("not a MAC address; write it as in 02:00:00:00:00:64");
-    for (int i = 0; i < 6; i++)
-        mac[i] = (uint8_t)byte[i];
     if ((mac[0] & 1) || memcmp(mac, zero, sizeof mac) == 0)
         return fault("not the address of one device (%s); write it as in 02:00:00:00:00:64",
                      (mac[0] & 1) ? "the first byte is odd: multicast" : "all zero");
