@@ -24,6 +24,11 @@
 #define SYN_FLAG      0x02
 #define DEFAULT_TTL   64
 
+void icmp_errors_init(struct error_bucket *bucket, uint64_t now)
+{
+    *bucket = (struct error_bucket){.tokens = ERRORS_BURST, .filled = now};
+}
+
 static bool take_token(struct stack *stack)
 {
     struct error_bucket *bucket = &stack->ip->errors;

@@ -5,10 +5,7 @@
  * must be one the guest may use, the destination one that can be meant (DESIGN §5); fragments wait
  * in reassembly.c and come back whole; what would go beyond the gateway has its hop counted; and
  * only then a transport gets the packet. Whatever fails is counted by its reason and gone.
- *
- * Headers are read in place. A frame whose linear bytes end within its headers (segments may begin
- * anywhere) has the first HEADERS_MAX bytes gathered on the stack first; packets whose headers are
- * longer than that are refused. */
+ */
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -16,104 +13,8 @@
 #include <string.h>
 
 #include "stack/network.h"
-#include "wire/checksum.h"
-#include "wire/ethernet.h"
-#include "wire/ip.h"
 
-#define HEADERS_MAX  256u
 #define PAYLOADS_MAX 64u
-
-/* ---- bytes ---- */
-
-size_t frame_chunk(const struct culvert_frame *frame, size_t offset, const uint8_t **ret_bytes)
-{
-    if (offset < frame->len) {
-        *ret_bytes = frame->data + offset;
-        return frame->len - offset;
-    }
-    offset -= frame->len;
-    for (unsigned i = 0; i < frame->segment_count; i++) {
-        const struct culvert_segment *segment = &frame->segments[i];
-
-        if (offset < segment->len) {
-            *ret_bytes = segment->base + offset;
-            return segment->len - offset;
-        }
-        offset -= segment->len;
-    }
-    return 0;
-}
-
-bool frame_copy(const struct culvert_frame *frame, size_t offset, size_t len, uint8_t *to)
-{
-    while (len != 0) {
-        const uint8_t *bytes;
-        size_t n = frame_chunk(frame, offset, &bytes);
-
-        if (n == 0)
-            return false;
-        if (n > len)
-            n = len;
-        memcpy(to, bytes, n);
-        to += n;
-        offset += n;
-        len -= n;
-    }
-    return true;
-}
-
-const uint8_t *ip_packet_linear(const struct ip_packet *packet, size_t offset, size_t len,
-                                uint8_t *scratch)
-{
-    const struct culvert_frame *frame = packet->frame;
-
-    if (len > packet->offset + packet->len || offset > packet->offset + packet->len - len)
-        return NULL;
-    if (__builtin_expect(offset + len <= frame->len, true))
-        return frame->data + offset;
-    if (len > IP_SCRATCH_LEN || !frame_copy(frame, offset, len, scratch))
-        return NULL;
-    return scratch;
-}
-
-bool ip_packet_checksum_ok(const struct ip_packet *packet)
-{
-    uint64_t sum = 0;
-
-    if (packet->checksum_known)
-        return true;
-    if (packet->v6 || packet->protocol != IPPROTO_ICMP) /* ICMPv4 has no pseudo header */
-        sum = checksum_pseudo(&packet->source, &packet->destination, packet->protocol,
-                              (uint32_t)packet->len);
-    sum = checksum_add_frame(sum, packet->frame, packet->offset, packet->len);
-    return checksum_fold(sum) == 0xffff;
-}
-
-/* The bytes that headers are read from. */
-struct headers {
-    const uint8_t *data;
-    size_t linear, available;
-    uint8_t scratch[HEADERS_MAX];
-};
-
-static inline void headers_in_place(struct headers *headers, const struct culvert_frame *frame)
-{
-    headers->data = frame->data + ETHERNET_LEN;
-    headers->linear = frame->len - ETHERNET_LEN;
-    headers->available = culvert_frame_len(frame) - ETHERNET_LEN;
-}
-
-/* After IP_FAULT_TRUNCATED: false if more linear bytes would not have helped. */
-static bool headers_gather(struct headers *headers, const struct culvert_frame *frame)
-{
-    size_t wanted = headers->available < HEADERS_MAX ? headers->available : HEADERS_MAX;
-
-    if (headers->linear >= wanted || !frame_copy(frame, ETHERNET_LEN, wanted, headers->scratch))
-        return false;
-    headers->data = headers->scratch;
-    headers->linear = wanted;
-    return true;
-}
 
 static void count_fault(struct stack *stack, enum ip_fault fault)
 {
@@ -294,33 +195,6 @@ static bool checksum_known(const struct stack *stack, const struct culvert_frame
 
 /* ---- IPv4 ---- */
 
-static enum ip_fault read_packet4(struct culvert_frame *frame, struct ipv4_header *ret_header,
-                                  struct ip_packet *ret)
-{
-    struct headers in;
-    enum ip_fault fault;
-
-    headers_in_place(&in, frame);
-    fault = ipv4_parse(in.data, in.linear, in.available, ret_header);
-    if (fault == IP_FAULT_TRUNCATED && headers_gather(&in, frame))
-        fault = ipv4_parse(in.data, in.linear, in.available, ret_header);
-    if (fault != IP_OK)
-        return fault;
-    *ret = (struct ip_packet){
-        .frame = frame,
-        .ip_offset = ETHERNET_LEN,
-        .offset = ETHERNET_LEN + ret_header->header_len,
-        .len = (size_t)ret_header->total_len - ret_header->header_len,
-        .source = ret_header->source,
-        .destination = ret_header->destination,
-        .protocol = ret_header->protocol,
-        .ttl = ret_header->ttl,
-        .tos = ret_header->tos,
-        .dont_fragment = ret_header->dont_fragment,
-    };
-    return IP_OK;
-}
-
 /* A fragment of a super-segment is a contradiction: the device would have cut it. */
 static bool fragment_plausible(struct stack *stack, const struct ip_packet *packet)
 {
@@ -366,7 +240,7 @@ void ip4_input(struct stack *stack, struct culvert_frame *frame)
         count(stack->counters, COUNTER_ip_family_off);
         return;
     }
-    fault = read_packet4(frame, &header, &packet);
+    fault = ip4_read(frame, &header, &packet);
     if (__builtin_expect(fault != IP_OK, false)) {
         count_fault(stack, fault);
         return;
@@ -384,91 +258,12 @@ void ip4_input(struct stack *stack, struct culvert_frame *frame)
 
 /* ---- IPv6 ---- */
 
-/* What lies behind the fixed header, up to the transport or a fragment that is really one. */
-struct packet6 {
-    struct ip_packet packet;
-    struct ipv6_fragment fragment;
-    bool fragmented;
-};
-
-/* Walks the chain; an "atomic" fragment, first and last at once, is none (RFC 6946). */
-static enum ip_fault walk6(const uint8_t *data, size_t linear, uint8_t first, size_t end,
-                           struct ipv6_chain *chain, struct packet6 *ret)
-{
-    enum ip_fault fault = ipv6_walk(data, linear, IPV6_HEADER_LEN, first, 6, chain);
-
-    if (fault != IP_OK || chain->protocol != IPPROTO_FRAGMENT)
-        return fault;
-    if (chain->offset > end)
-        return IP_FAULT_LENGTH;
-    fault = ipv6_fragment_parse(data + chain->offset,
-                                linear > chain->offset ? linear - chain->offset : 0,
-                                end - chain->offset, &ret->fragment);
-    if (fault != IP_OK)
-        return fault;
-    ret->packet.reassembled = true;
-    if (ret->fragment.more || ret->fragment.offset != 0) {
-        ret->fragmented = true;
-        chain->offset += IPV6_FRAGMENT_HEADER_LEN;
-        return IP_OK;
-    }
-    return ipv6_walk(data, linear, chain->offset + IPV6_FRAGMENT_HEADER_LEN,
-                     ret->fragment.next_header, chain->offset, chain);
-}
-
-static enum ip_fault parse_packet6(const struct headers *in, struct culvert_frame *frame,
-                                   struct packet6 *ret)
-{
-    struct ipv6_header header;
-    struct ipv6_chain chain = {0};
-    enum ip_fault fault = ipv6_parse(in->data, in->linear, in->available, &header);
-    size_t end;
-
-    if (fault != IP_OK)
-        return fault;
-    end = IPV6_HEADER_LEN + header.payload_len;
-    ret->fragmented = false;
-    ret->packet = (struct ip_packet){
-        .frame = frame,
-        .ip_offset = ETHERNET_LEN,
-        .source = header.source,
-        .destination = header.destination,
-        .ttl = header.hop_limit,
-        .tos = header.traffic_class,
-        .v6 = true,
-        .dont_fragment = true,
-    };
-    /* Headers may not reach into the link's padding. */
-    fault =
-        walk6(in->data, in->linear < end ? in->linear : end, header.next_header, end, &chain, ret);
-    if (fault != IP_OK)
-        return fault;
-    if (chain.offset > end)
-        return IP_FAULT_LENGTH;
-    ret->packet.protocol = ret->fragmented ? ret->fragment.next_header : chain.protocol;
-    ret->packet.offset = ETHERNET_LEN + chain.offset;
-    ret->packet.len = end - chain.offset;
-    return IP_OK;
-}
-
-static enum ip_fault read_packet6(struct culvert_frame *frame, struct packet6 *ret)
-{
-    struct headers in;
-    enum ip_fault fault;
-
-    headers_in_place(&in, frame);
-    fault = parse_packet6(&in, frame, ret);
-    if (fault == IP_FAULT_TRUNCATED && headers_gather(&in, frame))
-        fault = parse_packet6(&in, frame, ret);
-    return fault;
-}
-
 /* The datagram comes back under a bare IPv6 header; the headers that were inside the fragmented
  * part are read now. */
 static void deliver_reassembled6(struct stack *stack, struct ip_packet *whole)
 {
-    struct packet6 inner;
-    enum ip_fault fault = read_packet6(whole->frame, &inner);
+    struct ip6_packet inner;
+    enum ip_fault fault = ip6_read(whole->frame, &inner);
 
     if (fault == IP_OK && inner.packet.reassembled)
         fault = IP_FAULT_FRAGMENT; /* a fragment within a fragment */
@@ -482,7 +277,7 @@ static void deliver_reassembled6(struct stack *stack, struct ip_packet *whole)
     deliver(stack, &inner.packet);
 }
 
-static void reassemble6(struct stack *stack, const struct packet6 *in)
+static void reassemble6(struct stack *stack, const struct ip6_packet *in)
 {
     const struct ip_packet *packet = &in->packet;
     struct ip_packet whole;
@@ -511,14 +306,14 @@ static void reassemble6(struct stack *stack, const struct packet6 *in)
 
 void ip6_input(struct stack *stack, struct culvert_frame *frame)
 {
-    struct packet6 in;
+    struct ip6_packet in;
     enum ip_fault fault;
 
     if (!stack->config.ipv6) {
         count(stack->counters, COUNTER_ip_family_off);
         return;
     }
-    fault = read_packet6(frame, &in);
+    fault = ip6_read(frame, &in);
     if (__builtin_expect(fault != IP_OK, false)) {
         count_fault(stack, fault);
         return;
@@ -532,21 +327,6 @@ void ip6_input(struct stack *stack, struct culvert_frame *frame)
         reassemble6(stack, &in);
     else
         deliver(stack, &in.packet);
-}
-
-bool ip_packet_of_frame(struct culvert_frame *frame, struct ip_packet *ret)
-{
-    struct ipv4_header header;
-    struct packet6 in;
-
-    if (frame->len < ETHERNET_LEN)
-        return false;
-    if (load_be16(frame->data + 12) == ETHERNET_IPV4)
-        return read_packet4(frame, &header, ret) == IP_OK;
-    if (read_packet6(frame, &in) != IP_OK)
-        return false;
-    *ret = in.packet;
-    return true;
 }
 
 /* ---- life ---- */
@@ -577,7 +357,7 @@ struct ip *ip_new(struct stack *stack)
         return NULL;
     read_config(stack, ip);
     ip->next_id = (uint32_t)stack->config.hash_key[0];
-    ip->errors.filled = stack->now;
+    icmp_errors_init(&ip->errors, stack->now);
     ndp_init(&ip->ndp, stack);
     ip->payloads = pool_new(&payloads);
     ip->reassembly = reassembly_new(stack);

@@ -5,13 +5,31 @@
 /* What the files below the transports share: link, ip, reassembly, icmp, ndp, dhcp. */
 
 #include "stack/internal.h"
+#include "wire/ip.h"
 
-/* ---- bytes of a frame, wherever they lie ---- */
+/* ---- packet.c: a frame's bytes, wherever they lie; a packet's headers ---- */
 
 /* The contiguous bytes at `offset`; 0: the frame ends there. */
 size_t frame_chunk(const struct culvert_frame *frame, size_t offset, const uint8_t **ret_bytes);
 /* Copies [offset, offset + len); false: the frame is shorter (some bytes may have been copied). */
 bool frame_copy(const struct culvert_frame *frame, size_t offset, size_t len, uint8_t *to);
+
+/* Reads the headers of an IPv4 packet; whether its addresses are acceptable, and its transport
+ * checksum known, is for ip.c to say. */
+enum ip_fault ip4_read(struct culvert_frame *frame, struct ipv4_header *ret_header,
+                       struct ip_packet *ret);
+
+/* What lies behind the fixed header, up to the transport or a fragment that is really one. */
+struct ip6_packet {
+    struct ip_packet packet;
+    struct ipv6_fragment fragment;
+    bool fragmented;
+};
+
+/* The same for IPv6. */
+enum ip_fault ip6_read(struct culvert_frame *frame, struct ip6_packet *ret);
+/* Reads the headers of a packet that was accepted earlier, to quote it. */
+bool ip_packet_of_frame(struct culvert_frame *frame, struct ip_packet *ret);
 
 /* ---- link.c ---- */
 
@@ -61,8 +79,6 @@ struct ip *ip_free(struct ip *ip);
 void ip_link_changed(struct stack *stack);
 void ip4_input(struct stack *stack, struct culvert_frame *frame);
 void ip6_input(struct stack *stack, struct culvert_frame *frame);
-/* Reads the headers of a packet that was accepted earlier, to quote it. */
-bool ip_packet_of_frame(struct culvert_frame *frame, struct ip_packet *ret);
 /* Is it an address culvert answers for: gateway, resolver, fe80::2? */
 bool ip_address_owned(const struct stack *stack, const struct ip_address *address);
 bool ip_address_is_multicast(const struct ip_address *address);
@@ -121,6 +137,7 @@ void icmp_echo_request(struct stack *stack, const struct ip_packet *packet, uint
 void icmp_finish(struct stack *stack, const struct ip_header *header, size_t message_offset,
                  struct culvert_frame *take_frame);
 
+void icmp_errors_init(struct error_bucket *bucket, uint64_t now);
 void ndp_init(struct ndp *ndp, struct stack *stack);
 void ndp_fini(struct ndp *ndp);
 void ndp_link_changed(struct ndp *ndp);
