@@ -62,12 +62,13 @@ static bool has_memory(struct tap_reader *reader)
     return reader->frame && reader->overflow;
 }
 
-/* A read of one byte takes the whole frame out of the device. */
+/* A read with room for the header alone takes the whole frame out of the device; the kernel refuses
+ * less. */
 static int discard_one(struct tap_reader *reader)
 {
-    uint8_t byte;
+    uint8_t header[VIRTIO_NET_HEADER_LEN];
 
-    if (read(reader->fd, &byte, sizeof byte) >= 0)
+    if (read(reader->fd, header, sizeof header) >= 0)
         return -ENOMEM;
     return errno == EAGAIN || errno == EINTR ? 0 : -errno;
 }
