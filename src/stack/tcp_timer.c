@@ -30,8 +30,8 @@ static uint64_t backed_off(uint64_t base, uint8_t backoff, uint64_t most)
     return base > most >> backoff ? most : base << backoff;
 }
 
-/* RFC 8985, 7.2. */
-static uint64_t tail_probe_after(const struct tcp_flow *flow)
+/* RFC 8985, 7.2: never later than the timeout, in whose place the probe then goes. */
+static uint64_t tail_probe_after(const struct tcp_flow *flow, uint64_t rto)
 {
     uint64_t after = flow->srtt_us * UINT64_C(2000);
 
@@ -39,7 +39,7 @@ static uint64_t tail_probe_after(const struct tcp_flow *flow)
         after = TAIL_PROBE_MIN;
     if (flow->snd_max - flow->snd_una <= flow->mss)
         after += DELAYED_ACK_MAX;
-    return after;
+    return after < rto ? after : rto;
 }
 
 /* Something waits for a window that is shut: only a probe can tell when it opens. */
@@ -68,10 +68,10 @@ void tcp_timer_retransmit(struct tcp *tcp, struct tcp_flow *flow, bool restart)
         flow->retransmit_at = now + backed_off(flow->rto, flow->backoff, TCP_PERSIST_MAX);
     } else {
         uint64_t rto = backed_off(flow->rto, flow->backoff, TCP_RTO_MAX);
-        uint64_t probe = tail_probe_after(flow);
+        uint64_t probe = tail_probe_after(flow, rto);
 
         flow->tail_probe = flow->state == TCP_OPEN && flow->srtt_us != 0 && !flow->in_recovery &&
-                           !flow->tail_probe_used && flow->backoff == 0 && probe < rto &&
+                           !flow->tail_probe_used && flow->backoff == 0 &&
                            seq_lt(flow->snd_una, flow->snd_end);
         flow->retransmit_at = now + (flow->tail_probe ? probe : rto);
     }
