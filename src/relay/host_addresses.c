@@ -142,6 +142,8 @@ bool host_addresses_is_local(void *ctx, const struct ip_address *address)
         &addresses->places[hash_bytes(addresses->hash_key, address, sizeof *address) % PLACES];
     int r;
 
+    if (ip_address_is_v4(address) && address->be32[3] == htonl(INADDR_BROADCAST))
+        return true; /* whatever routes there are */
     if (place->generation == addresses->generation && ip_address_equal(&place->address, address))
         return place->local;
     r = ask_kernel(addresses, address);

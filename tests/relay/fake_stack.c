@@ -260,9 +260,11 @@ int server_socket(int family, int type, uint16_t *ret_port)
     struct ip_endpoint endpoint = family == AF_INET ? loopback4(0) : loopback6(0);
     struct sockaddr_storage sa;
     socklen_t len = ip_endpoint_to_sockaddr(&endpoint, &sa);
-    int fd = socket(family, type | SOCK_CLOEXEC, 0);
+    int fd = socket(family, type | SOCK_CLOEXEC, 0), buffer = 4 * 1024 * 1024;
 
     assert_true(fd >= 0);
+    if (type == SOCK_DGRAM)
+        (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);
     assert_int_equal(bind(fd, (struct sockaddr *)&sa, len), 0);
     if (type == SOCK_STREAM)
         assert_int_equal(listen(fd, 64), 0);
