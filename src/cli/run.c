@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +32,7 @@
 #include "cli/sandbox.h"
 #include "engine/config.h"
 #include "host/init.h"
+#include "netdev/net_worker.h"
 
 struct run {
     struct culvert_config *config;
@@ -39,6 +41,8 @@ struct run {
     pid_t terminal_group; /* the terminal's foreground group at the start; -1: no terminal */
     struct sandbox sandbox;
     struct culvert_engine *engine;
+    struct net_worker *net_worker; /* NULL: the engine drives the device itself */
+    int tap;                       /* ours, to see whether the device is empty */
 };
 
 static int complain(const char *message)
@@ -191,21 +195,39 @@ static int supervise(struct run *run)
 
 /* ---- the whole ---- */
 
+/* The device's descriptor (taken over) goes to the engine, or to a NetWorker between the two. 0 or
+ * negative errno. */
+static int attach(struct run *run, int take_tap)
+{
+    int r = 0;
+
+    if (run->config->net_worker == CONFIG_NET_WORKER_THREAD) {
+        run->net_worker =
+            net_worker_start(culvert_engine_shared_state(run->engine), take_tap, run->config->mtu);
+        r = run->net_worker ? 0 : -errno;
+    } else {
+        r = culvert_engine_attach_tap(run->engine, take_tap);
+    }
+    if (r < 0)
+        close(take_tap);
+    return r;
+}
+
 /* Gives the guest's device to the engine and starts it. 0, or an exit status. */
 static int start_engine(struct run *run)
 {
     struct culvert_error error;
-    int tap, r;
+    int r;
 
     run->engine = culvert_engine_new(run->config, &error);
     if (!run->engine)
         return complain(error.message);
-    tap = sandbox_take_tap(&run->sandbox);
-    if (tap < 0)
+    run->tap = sandbox_take_tap(&run->sandbox);
+    if (run->tap < 0)
         return INIT_FAILED; /* the child has said why */
-    r = culvert_engine_attach_tap(run->engine, tap);
+    r = fcntl(run->tap, F_DUPFD_CLOEXEC, 0);
+    r = r < 0 ? -errno : attach(run, r);
     if (r < 0) {
-        close(tap);
         dprintf(STDERR_FILENO, "culvert: cannot drive the TAP device: %s\n", strerror(-r));
         return INIT_FAILED;
     }
@@ -215,6 +237,23 @@ static int start_engine(struct run *run)
         return INIT_FAILED;
     }
     return 0;
+}
+
+/* The last datagrams that the command sent leave before the engine ends. An engine that is too busy
+ * for that within 20 ms loses them, as any network may. */
+static void await_empty_device(int tap)
+{
+    struct pollfd poll_fd = {.fd = tap, .events = POLLIN};
+
+    for (int i = 0; i < 100 && poll(&poll_fd, 1, 0) > 0; i++)
+        usleep(200);
+}
+
+static void stop_engine(struct run *run)
+{
+    await_empty_device(run->tap);
+    run->net_worker = net_worker_stop(run->net_worker);
+    culvert_engine_stop(run->engine);
 }
 
 /* An interactive shell inside takes the terminal's foreground, and cannot give it back to a group
@@ -251,7 +290,7 @@ static int run_sandboxed(struct run *run)
     sandbox_go(&run->sandbox);
     status = supervise(run);
     restore_terminal(run->terminal_group);
-    culvert_engine_stop(run->engine);
+    stop_engine(run);
     if (run->config->verbose)
         print_counters(run->engine);
     return status;
@@ -259,7 +298,7 @@ static int run_sandboxed(struct run *run)
 
 int cli_run(int argc, char **argv)
 {
-    struct run run = {.config = culvert_config_new()};
+    struct run run = {.config = culvert_config_new(), .tap = -1};
     int status;
 
     if (!run.config)
@@ -270,7 +309,9 @@ int cli_run(int argc, char **argv)
         run.terminal_group = tcgetpgrp(STDERR_FILENO);
         status = run_sandboxed(&run);
     }
+    net_worker_stop(run.net_worker);
     culvert_engine_free(run.engine);
+    close_fd(run.tap);
     culvert_config_free(run.config);
     return status;
 }
