@@ -114,18 +114,20 @@ static void tick(struct culvert_engine *engine)
     stack_set_now(engine->stack, engine->now);
 }
 
-/* How long to wait for events: not at all while there is work or the spin lasts. */
+/* How long to wait for events: not at all while there is work or the spin lasts. A netdev that has
+ * to be told of sleep says nothing while we are awake, so it is asked again. */
 static uint64_t wait_until(struct culvert_engine *engine, bool busy)
 {
-    if (busy) {
+    const struct netdev_ops *ops = engine->netdev->ops;
+
+    if (busy)
         engine->spin_until = engine->now + engine->spin_ns;
-        return 0;
-    }
-    if (engine->now < engine->spin_until)
-        return 0;
-    if (engine->netdev->ops->will_sleep && engine->netdev->ops->will_sleep(engine->netdev))
-        return 0;
-    return timers_next(engine->timers);
+    if (!busy && engine->now >= engine->spin_until &&
+        !(ops->will_sleep && ops->will_sleep(engine->netdev)))
+        return timers_next(engine->timers);
+    if (ops->will_sleep)
+        engine->netdev_readable = true;
+    return 0;
 }
 
 static void turn(struct culvert_engine *engine)
