@@ -73,7 +73,7 @@ static int add_address(struct rtnetlink *link, unsigned index, int family, const
     info->ifa_family = (uint8_t)family;
     info->ifa_prefixlen = prefix;
     info->ifa_index = index;
-    info->ifa_scope = RT_SCOPE_UNIVERSE;
+    info->ifa_scope = RT_SCOPE_UNIVERSE; /* IPv6: the kernel knows better */
     if (family == AF_INET6)
         info->ifa_flags = IFA_F_NODAD | IFA_F_PERMANENT;
     mnl_attr_put(request, IFA_LOCAL, len, address);
@@ -106,14 +106,15 @@ static int write_sysctl(const char *path, const char *value)
     return write(fd, value, strlen(value)) < 0 ? -errno : 0;
 }
 
-/* Before the interface is up: what would add or delay addresses on its own. A kernel without IPv6
+/* Before the interface is up: what would add addresses on its own, among them the link-local one,
+ * which would stay tentative for a while (addr_gen_mode 1: none). A kernel without IPv6
  * has none of these files, which is as good where IPv6 is off. */
 static int prepare_ipv6(const struct host_network *network)
 {
     static const struct {
         const char *name, *on, *off;
     } settings[] = {
-        {"accept_ra", "0", NULL}, {"accept_dad", "0", NULL}, {"disable_ipv6", "0", "1"}};
+        {"accept_ra", "0", NULL}, {"addr_gen_mode", "1", NULL}, {"disable_ipv6", "0", "1"}};
     char path[128];
 
     for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
@@ -145,6 +146,7 @@ static void permit(gid_t ping_gid)
 static int configure(struct rtnetlink *link, const struct host_network *network,
                      const char **ret_step)
 {
+    static const struct in6_addr link_local = {{{0xfe, 0x80, [15] = 0x64}}}; /* fe80::64 */
     static const uint8_t as_it_is[6];
     unsigned index = if_nametoindex(network->interface);
     int r;
@@ -167,8 +169,9 @@ static int configure(struct rtnetlink *link, const struct host_network *network,
     *ret_step = "set the IPv4 route";
     if ((r = add_default_route(link, index, AF_INET, &network->gateway4, 4)) < 0 || !network->ipv6)
         return r;
-    *ret_step = "set the IPv6 address";
-    if ((r = add_address(link, index, AF_INET6, &network->address6, 16, network->prefix6)) < 0)
+    *ret_step = "set the IPv6 addresses";
+    if ((r = add_address(link, index, AF_INET6, &link_local, 16, 64)) < 0 ||
+        (r = add_address(link, index, AF_INET6, &network->address6, 16, network->prefix6)) < 0)
         return r;
     *ret_step = "set the IPv6 route";
     return add_default_route(link, index, AF_INET6, &network->gateway6, 16);
