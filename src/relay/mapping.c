@@ -31,7 +31,9 @@
 #define MAPPINGS_MIN      16u
 #define ECHO_MAPPINGS_MAX 256u
 #define BUCKETS_FIRST     64u
-#define RECEIVE_BUFFER    (4 * 1024 * 1024)
+#define RECEIVE_BUFFER    (1024 * 1024) /* the kernel grants what net.core.rmem_max allows, doubled \
+                                         */
+#define TURNS_A_RUN 64
 
 #ifndef UDP_GRO
 #define UDP_GRO 104
@@ -517,16 +519,18 @@ static bool mapping_turn(struct mapping *mapping)
 
 bool mapping_run(struct relay *relay)
 {
-    struct list turn, *link;
+    struct list turn, *link; /* as relay_tcp_run() */
 
     list_init(&turn);
     list_splice_back(&turn, &relay->ready_mappings);
-    while ((link = list_pop_front(&turn))) {
+    for (int turns = 0; turns < TURNS_A_RUN && (link = list_pop_front(&turn)); turns++) {
         struct mapping *mapping = list_entry(link, struct mapping, ready);
 
         if (mapping_turn(mapping) && list_empty(&mapping->ready))
             list_push_back(&relay->ready_mappings, &mapping->ready);
     }
+    list_splice_back(&turn, &relay->ready_mappings);
+    list_splice_back(&relay->ready_mappings, &turn);
     return !list_empty(&relay->ready_mappings);
 }
 

@@ -54,9 +54,9 @@ static struct bench *bench_with(void **state, bool ping_sockets)
 {
     struct bench *bench = *state;
 
-    if (!namespace_of_its_own())
+    /* An unprivileged namespace cannot forbid ping sockets. */
+    if (!namespace_of_its_own() || namespace_allow_ping_sockets(ping_sockets) < 0)
         skip();
-    assert_int_equal(namespace_allow_ping_sockets(ping_sockets), 0);
     relay_free(bench->relay);
     bench->relay = relay_new(bench->stack, &bench->loop, bench->timers, bench->counters);
     assert_non_null(bench->relay);
