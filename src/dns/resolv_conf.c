@@ -30,7 +30,6 @@
 #include "dns/internal.h"
 
 #define LINKS_MAX 8
-#define FILE_MAX  65536
 
 static_assert(LINKS_MAX < RESOLV_WATCHES, "a watch for each link and for the file");
 
@@ -134,28 +133,26 @@ static bool same_servers(const struct dns_servers *servers, const struct dns_ser
     return true;
 }
 
-static int read_servers(struct dns *dns)
+/* Never called while an answer is being looked at, so that the space for answers is free. */
+static void read_servers(struct dns *dns)
 {
-    _cleanup_free_ char *text = malloc(FILE_MAX);
+    char *text = (char *)dns->received;
     struct dns_servers *servers = &dns->servers;
     struct dns_server list[DNS_UPSTREAMS_MAX];
     ssize_t len;
     size_t n;
 
-    if (!text)
-        return -ENOMEM;
-    len = read_file(dns->resolv.path, text, FILE_MAX);
+    len = read_file(dns->resolv.path, text, sizeof dns->received);
     if (len <= 0)
-        return 0;
+        return;
     n = resolv_conf_parse(text, (size_t)len, list);
     if (same_servers(servers, list, n))
-        return 0;
+        return;
     memcpy(servers->list, list, n * sizeof *list);
     servers->count = n;
     servers->preferred = 0;
     servers->generation++;
     count(dns->counters, COUNTER_dns_upstreams_read);
-    return 0;
 }
 
 /* ---- watching ---- */
@@ -352,7 +349,8 @@ int resolv_conf_start(struct dns *dns, const char *path)
         return -ENOMEM;
     dns->resolv.path = absolute;
     start_watching(dns);
-    return read_servers(dns);
+    read_servers(dns);
+    return 0;
 }
 
 void resolv_conf_stop(struct dns *dns)
