@@ -31,9 +31,8 @@
 #define MAPPINGS_MIN      16u
 #define ECHO_MAPPINGS_MAX 256u
 #define BUCKETS_FIRST     64u
-#define RECEIVE_BUFFER    (1024 * 1024) /* the kernel grants what net.core.rmem_max allows, doubled \
-                                         */
-#define TURNS_A_RUN 64
+#define RECEIVE_BUFFER    (1024 * 1024) /* as far as net.core.rmem_max allows */
+#define TURNS_A_RUN       64
 
 #ifndef UDP_GRO
 #define UDP_GRO 104
