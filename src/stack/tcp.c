@@ -146,7 +146,7 @@ bool tcp_maybe_finish(struct tcp *tcp, struct tcp_flow *flow)
     if (flow->state != TCP_OPEN || !flow->fin_acked || !flow->shut_write_done)
         return false;
     upstream_close(flow, TCP_CLOSE_FINISHED);
-    if (flow->time_wait_due)
+    if (flow->time_wait_due && flow->in_table)
         time_wait_enter(tcp, flow);
     else
         tcp_flow_free(tcp, flow);

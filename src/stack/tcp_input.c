@@ -450,8 +450,10 @@ static void open_input(struct tcp *tcp, struct tcp_flow *flow, struct tcp_segmen
         data_input(tcp, flow, segment);
 }
 
-static void time_wait_input(struct tcp *tcp, struct tcp_flow *flow,
-                            const struct tcp_segment *segment, const struct flow_key *key)
+/* The guest has closed in both directions: its port is its own again. A RST means nothing any more
+ * (what it sent still goes to the host, in order), and a new SYN begins a flow beside this one. */
+static void closed_input(struct tcp *tcp, struct tcp_flow *flow, const struct tcp_segment *segment,
+                         const struct flow_key *key)
 {
     uint8_t flags = segment->header.flags;
     bool newer =
@@ -459,10 +461,14 @@ static void time_wait_input(struct tcp *tcp, struct tcp_flow *flow,
                                                 seq_lt(flow->ts_recent, segment->options.ts_value));
 
     if (flags & TCP_RST) {
-        if (segment->seq == flow->rcv_nxt)
+        if (flow->state == TCP_TIME_WAIT && segment->seq == flow->rcv_nxt)
             tcp_flow_free(tcp, flow);
     } else if ((flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && newer) {
-        tcp_flow_free(tcp, flow); /* RFC 9293, 3.6.1; RFC 6191 */
+        /* RFC 9293, 3.6.1; RFC 6191 */
+        if (flow->state == TCP_TIME_WAIT)
+            tcp_flow_free(tcp, flow);
+        else
+            tcp_flow_leave_table(tcp, flow);
         syn_input(tcp, segment, key);
     } else {
         window_ack(tcp, flow, segment->len == 0 && !segment->fin);
@@ -497,10 +503,13 @@ void tcp_input(struct stack *stack, const struct ip_packet *packet)
         syn_sent_input(tcp, flow, &segment);
         break;
     case TCP_TIME_WAIT:
-        time_wait_input(tcp, flow, &segment, &key);
+        closed_input(tcp, flow, &segment, &key);
         break;
     default:
-        open_input(tcp, flow, &segment);
+        if (tcp_guest_is_done(flow))
+            closed_input(tcp, flow, &segment, &key);
+        else
+            open_input(tcp, flow, &segment);
         break;
     }
 }

@@ -286,6 +286,11 @@ void tcp_send_state_init(struct tcp *tcp, struct tcp_flow *flow);
 
 /* tcp.c: lives of flows */
 void tcp_flush_to_host(struct tcp *tcp, struct tcp_flow *flow);
+/* Both directions have ended for the guest: what it sent is only still on its way to the host. */
+static inline bool tcp_guest_is_done(const struct tcp_flow *flow)
+{
+    return flow->state == TCP_OPEN && flow->guest_fin && flow->fin_acked;
+}
 /* Both directions done? Then TIME-WAIT or the end. True: the flow is gone or out of the upstream's
  * hands. */
 bool tcp_maybe_finish(struct tcp *tcp, struct tcp_flow *flow);

@@ -73,16 +73,21 @@ bool tcp_window_update_due(const struct tcp *tcp, const struct tcp_flow *flow)
     uint32_t most = receive_window_max(tcp, flow);
     uint32_t worth = known < flow->mss && 2u * flow->mss < most / 4 ? 2u * flow->mss : most / 4;
 
+    if (flow->guest_fin)
+        return false; /* it has nothing more to send, and may be gone: it would answer with RST */
     /* RFC 9293, 3.8.6.2.2: not before it is worth a segment or a good part of the whole. */
     return window >= known + worth;
 }
 
 /* The header's window field; moves rcv_adv. The right edge never moves left, not even by the
- * rounding. */
+ * rounding, and right by no crumbs (RFC 9293, 3.8.6.2.2). */
 static uint16_t advertise(const struct tcp *tcp, struct tcp_flow *flow, uint8_t shift)
 {
     uint32_t known = flow->rcv_adv - flow->rcv_nxt;
-    uint32_t field = tcp_receive_window(tcp, flow) >> shift;
+    uint32_t window = tcp_receive_window(tcp, flow);
+    uint32_t quarter = receive_window_max(tcp, flow) / 4;
+    uint32_t worth = flow->mss < quarter ? flow->mss : quarter;
+    uint32_t field = (window < known + worth ? known : window) >> shift;
 
     if (field << shift < known)
         field = (known + (1u << shift) - 1) >> shift;

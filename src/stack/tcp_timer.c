@@ -142,6 +142,8 @@ static bool idle_due(struct tcp *tcp, struct tcp_flow *flow, uint64_t now)
 {
     uint64_t silence = now - flow->heard_at;
 
+    if (tcp_guest_is_done(flow))
+        return true; /* it need not answer; the host side has its own limits */
     if (silence < TCP_IDLE_PROBE) {
         flow->lifetime_at = flow->heard_at + TCP_IDLE_PROBE;
         return true;
