@@ -275,7 +275,9 @@ static void send_junk(struct endpoint *e)
         s.seq = endpoint_seq(e, e->una) - (uint32_t)rng_between(&e->rng, 2, 100000);
         s.sack_count = 0;
         break;
-    case 8: /* a SYN in the middle (RFC 5961, 4.2) */
+    case 8: /* a SYN in the middle (RFC 5961, 4.2); after the end it would be a good one */
+        if (e->may_close)
+            return;
         s.flags = TCP_SYN;
         s.seq += (uint32_t)rng_between(&e->rng, 2, 1000000);
         s.sack_count = 0;

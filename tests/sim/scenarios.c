@@ -107,9 +107,31 @@ static void calm_flow(const struct plan *p, struct flow_plan *f, struct rng *rng
     f->start = p->flows > 1 ? rng_between(rng, 0, 500 * MS) : 0;
 }
 
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Nobody shall need more than a few hundred rounds for what there is to carry. */
+static void be_patient(struct flow_plan *f)
+{
+    const struct endpoint_config *g = &f->guest;
+    const struct host_config *h = &f->host;
+    f->host.tx_total = least(f->host.tx_total, 300 * g->rcvbuf);
+    if (g->read_interval)
+        f->host.tx_total = least(f->host.tx_total, 200 * g->read_chunk);
+    if (h->drain_interval)
+        f->guest.tx_total = least(f->guest.tx_total, 200 * least(h->send_buffer, h->drain_chunk));
+    if (g->write_interval)
+        f->guest.write_chunk = f->guest.tx_total / 20 + 1;
+    if (h->produce_interval)
+        f->host.produce_chunk = f->host.tx_total / 20 + 1;
+}
+
 /* What each side must know of the other. */
 static void introduce(struct flow_plan *f, struct rng *rng)
 {
+    be_patient(f);
     f->guest.tx_key = f->host.rx_key = rng_next(rng);
     f->guest.rx_key = f->host.tx_key = rng_next(rng);
     f->host.rx_total = f->guest.tx_total;
@@ -156,7 +178,7 @@ static void clean_plan(struct plan *p, struct rng *rng)
 static void big_upload(const struct plan *p, struct flow_plan *f, struct rng *rng)
 {
     (void)p;
-    f->guest.tx_total = rng_between(rng, 1 << 20, 8 << 20);
+    f->guest.tx_total = rng_between(rng, 512 << 10, 4 << 20);
     f->guest.random_sizes = false;
     f->guest.cwnd = rng_between(rng, 256 << 10, 2 << 20);
     f->guest.ack_every = (unsigned)rng_between(rng, 1, 2);
@@ -167,7 +189,7 @@ static void big_upload(const struct plan *p, struct flow_plan *f, struct rng *rn
 static void big_download(const struct plan *p, struct flow_plan *f, struct rng *rng)
 {
     (void)p;
-    f->host.tx_total = rng_between(rng, 1 << 20, 8 << 20);
+    f->host.tx_total = rng_between(rng, 512 << 10, 4 << 20);
     f->host.produce_interval = 0;
     f->guest.ack_every = (unsigned)rng_between(rng, 1, 2); /* RFC 9293, 3.8.6.3 */
     f->guest.tx_total = rng_between(rng, 0, 1000);
@@ -176,7 +198,7 @@ static void big_download(const struct plan *p, struct flow_plan *f, struct rng *
 static void big_both(const struct plan *p, struct flow_plan *f, struct rng *rng)
 {
     big_upload(p, f, rng);
-    f->host.tx_total = rng_between(rng, 1 << 20, 4 << 20);
+    f->host.tx_total = rng_between(rng, 512 << 10, 2 << 20);
 }
 
 static void loss_of_a_few_percent(struct plan *p, struct rng *rng)
@@ -242,7 +264,7 @@ static void slow_reader(const struct plan *p, struct flow_plan *f, struct rng *r
 static void crumbs(const struct plan *p, struct flow_plan *f, struct rng *rng)
 {
     (void)p;
-    f->guest.tx_total = rng_scaled(rng, 1, 3000000);
+    f->guest.tx_total = rng_scaled(rng, 1, 1500000);
     f->host.send_buffer = rng_scaled(rng, 1, 100000);
     f->host.drain_interval = rng_scaled(rng, 1 * US, 20 * MS);
     f->host.drain_chunk = f->guest.tx_total / 100 + rng_scaled(rng, 1, 50000);
@@ -255,7 +277,7 @@ static void crumbs(const struct plan *p, struct flow_plan *f, struct rng *rng)
 static void little_memory(struct plan *p, struct rng *rng)
 {
     p->queue_budget = rng_scaled(rng, 64 << 10, 4 << 20);
-    p->flows = (unsigned)rng_between(rng, 1, 20);
+    p->flows = (unsigned)rng_between(rng, 1, 10);
 }
 
 static void half_closed(const struct plan *p, struct flow_plan *f, struct rng *rng)

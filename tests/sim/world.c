@@ -498,7 +498,8 @@ static void stack_opens(void *ctx, struct flow_handle handle, const struct flow_
         host_open(&f->host, handle);
         return;
     }
-    if (again && !host_is_over(&f->host))
+    /* A port whose connection has ended both ways for the guest is free, and a SYN takes it. */
+    if (again && !host_is_over(&f->host) && !(f->guest.fin_acked && f->guest.fin_received))
         fail(w, "flow %u: tcp_open while the flow is open", f->index);
     f->haunted = true;
     if (f->host.refused || rng_chance(&w->rng, 500)) {
