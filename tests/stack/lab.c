@@ -367,7 +367,8 @@ void build_ip6(struct build *b, const char *source, const char *destination, uin
 
 void build_bytes(struct build *b, const void *bytes, size_t len)
 {
-    memcpy(b->data + b->len, bytes, len);
+    if (len != 0)
+        memcpy(b->data + b->len, bytes, len);
     b->len += len;
 }
 
