@@ -102,8 +102,8 @@ static int receive_batch(struct culvert_engine *engine)
 
 static void end_batch(struct culvert_engine *engine, bool defer_acks)
 {
-    stack_batch_end(engine->stack, defer_acks);
     relay_batch_end(engine->relay);
+    stack_batch_end(engine->stack, defer_acks);
     if (engine->netdev->ops->flush)
         engine->netdev->ops->flush(engine->netdev);
 }
@@ -134,13 +134,12 @@ static void turn(struct culvert_engine *engine)
 {
     tick(engine);
     int received = engine->netdev_gone ? 0 : receive_batch(engine);
-    bool ready = relay_run(engine->relay, engine->now);
+    relay_run(engine->relay, engine->now);
     timers_expire(engine->timers, engine->now);
-    bool busy = engine->netdev_readable || ready;
     bool spinning = engine->spin_ns != 0 && (received > 0 || engine->now < engine->spin_until);
 
     end_batch(engine, spinning);
-    uint64_t until = wait_until(engine, busy);
+    uint64_t until = wait_until(engine, engine->netdev_readable || relay_pending(engine->relay));
     if (until != 0 && spinning)
         end_batch(engine, false);
     if (loop_wait(&engine->loop, engine->now, until) > 0 && engine->spin_ns != 0)

@@ -57,3 +57,8 @@ bool relay_run(struct relay *relay, uint64_t now)
     bytes = relay_tcp_run(relay);
     return datagrams || bytes;
 }
+
+bool relay_pending(const struct relay *relay)
+{
+    return !list_empty(&relay->ready_flows) || !list_empty(&relay->ready_mappings);
+}

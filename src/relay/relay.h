@@ -42,6 +42,8 @@ int relay_echo_available(const struct relay *relay, bool v6);
 
 /* Reads ready sockets in turn, each a quantum. True: some are still ready, so do not sleep. */
 bool relay_run(struct relay *relay, uint64_t now);
+/* Has anything become ready since (a resumed flow, a failed write)? Asked before a sleep. */
+bool relay_pending(const struct relay *relay);
 /* The end of a batch: gathered datagrams leave (sendmmsg, UDP_SEGMENT). */
 void relay_batch_end(struct relay *relay);
 
