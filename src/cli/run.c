@@ -12,7 +12,8 @@
  *     SIGINT/QUIT  stay blocked: the terminal sends them to the command as well, which decides
  *     SIGPIPE      stays blocked: stderr may be a pipe that nobody reads
  *
- * Dispositions are left as they are, since the command inherits them (nohup). */
+ * Dispositions are left as they are, since the command inherits them (nohup); except that of
+ * SIGCHLD, which would never come if the caller had it ignored. */
 
 #include "cli/run.h"
 
@@ -105,6 +106,7 @@ static void block_signals(sigset_t *ret_original)
     for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
         sigaddset(&blocked, signals[i]);
     sigprocmask(SIG_BLOCK, &blocked, ret_original);
+    signal(SIGCHLD, SIG_DFL);
 }
 
 /* The command decides alone when its stdin and stdout end: culvert holds neither. */

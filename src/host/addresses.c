@@ -97,19 +97,18 @@ static int add_default_route(struct rtnetlink *link, unsigned index, int family,
     return request_end(link, request);
 }
 
-static int write_sysctl(const char *path, const char *value)
+static void write_sysctl(const char *path, const char *value)
 {
     _cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
 
-    if (fd < 0)
-        return -errno;
-    return write(fd, value, strlen(value)) < 0 ? -errno : 0;
+    if (fd >= 0)
+        (void)!write(fd, value, strlen(value));
 }
 
 /* Before the interface is up: what would add addresses on its own, among them the link-local one,
- * which would stay tentative for a while (addr_gen_mode 1: none). A kernel without IPv6
- * has none of these files, which is as good where IPv6 is off. */
-static int prepare_ipv6(const struct host_network *network)
+ * which would stay tentative for a while (addr_gen_mode 1: none). Not to be had where a surrounding
+ * container has made /proc/sys read-only, and not worth failing for. */
+static void prepare_ipv6(const struct host_network *network)
 {
     static const struct {
         const char *name, *on, *off;
@@ -119,17 +118,12 @@ static int prepare_ipv6(const struct host_network *network)
 
     for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
         const char *value = network->ipv6 ? settings[i].on : settings[i].off;
-        int r;
 
-        if (!value)
-            continue;
         snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/%s", network->interface,
                  settings[i].name);
-        r = write_sysctl(path, value);
-        if (r < 0 && network->ipv6)
-            return r;
+        if (value)
+            write_sysctl(path, value);
     }
-    return 0;
 }
 
 /* What the command could do with capabilities, it can do here without: ping, and bind ports below
@@ -157,9 +151,7 @@ static int configure(struct rtnetlink *link, const struct host_network *network,
     *ret_step = "bring up lo";
     if ((r = set_up(link, 1 /* always lo */, 0, as_it_is)) < 0)
         return r;
-    *ret_step = "prepare IPv6 (is it switched off in this kernel? then give --ipv6=off)";
-    if ((r = prepare_ipv6(network)) < 0)
-        return r;
+    prepare_ipv6(network);
     *ret_step = "bring up the interface";
     if ((r = set_up(link, index, network->mtu, network->mac)) < 0)
         return r;
@@ -169,7 +161,7 @@ static int configure(struct rtnetlink *link, const struct host_network *network,
     *ret_step = "set the IPv4 route";
     if ((r = add_default_route(link, index, AF_INET, &network->gateway4, 4)) < 0 || !network->ipv6)
         return r;
-    *ret_step = "set the IPv6 addresses";
+    *ret_step = "set the IPv6 addresses (if this kernel has no IPv6: --ipv6=off)";
     if ((r = add_address(link, index, AF_INET6, &link_local, 16, 64)) < 0 ||
         (r = add_address(link, index, AF_INET6, &network->address6, 16, network->prefix6)) < 0)
         return r;

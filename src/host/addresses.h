@@ -22,8 +22,8 @@ struct host_network {
     gid_t ping_gid; /* may ping without capabilities; as the namespace's user knows it */
 };
 
-/* 0, or negative errno with `message` filled. Needs CAP_NET_ADMIN and a /proc that can be written.
- */
+/* 0, or negative errno with `message` filled. Needs CAP_NET_ADMIN; where /proc/sys
+ * cannot be written, ping and low ports stay privileged. */
 int addresses_configure(const struct host_network *network, char *message, size_t size);
 
 #endif

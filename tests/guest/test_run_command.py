@@ -205,6 +205,14 @@ def ignored_signals_stay_ignored_for_the_command(caller):
 
 
 @test
+def a_caller_that_ignores_sigchld_is_answered(caller):
+    status = subprocess.run(["sh", "-c", f"trap '' CHLD; exec {caller.place}/culvert run sh -c "
+                             "'exit 6'"], preexec_fn=caller.become, env={"PATH": PATH},
+                            timeout=10).returncode
+    equal(status, 6)
+
+
+@test
 def usr1_prints_the_counters(caller):
     process = caller.start("sh", "-c", "ping -c1 10.0.2.2 >/dev/null; echo ready; read line",
                            stdin=subprocess.PIPE)
@@ -349,6 +357,29 @@ def the_process_list_is_the_commands_own(caller):
     status, out, _ = caller.shell("echo /proc/[0-9]*; cat /proc/1/comm; echo $$")
     equal(out.splitlines()[1:], ["culvert-init", "2"])
     equal(len(out.splitlines()[0].split()) <= 3, True)
+
+
+@test
+def a_container_that_masks_proc_is_good_enough(caller):
+    call("mount", "--bind", "/proc/sys", "/proc/sys")
+    call("mount", "-o", "remount,ro,bind", "/proc/sys")
+    try:
+        status, out, err = caller.run("ip", "-br", "address", options=["--ipv6=on"])
+        equal(status, 0)
+        contains(err, "note: /proc stays the host's")
+        contains(out, "fd63:756c:7665::64/64")
+        equal(caller.run("true", options=["--quiet"]), (0, "", ""))
+    finally:
+        call("umount", "/proc/sys")
+
+
+@test
+def culvert_runs_inside_culvert(caller):
+    if caller.uid == 0:
+        return  # uid 0 without CAP_SETFCAP may not map itself: user_namespaces(7)
+    status, out, err = caller.run(caller.place + "/culvert", "run", "cat", "/etc/resolv.conf",
+                                  options=["--ipv6=off"])
+    equal((status, out.splitlines()[0], err), (0, "nameserver 10.0.2.3", ""))
 
 
 @test
