@@ -1,0 +1,436 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Culvert beside its peers: every engine, every measurement, in one interleaved run.
+
+Round by round and measurement by measurement all engines take their turn, in rotating order, so that
+whatever else the machine does falls on all of them alike; what counts is the median over the rounds.
+See README.md for how to read the results."""
+
+import argparse
+import fnmatch
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+
+from engines import (Culvert, Failed, Loopback, Pasta, Slirp4netns, cpu_ns, raise_descriptor_limit,
+                     resident_kib, Session)
+from report import table, cpu_table, plot, summary
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+
+
+class Measurement:
+    """One row of the table. `measure` returns {"value": …, and whatever else is worth keeping}."""
+
+    def __init__(self, name, title, unit, measure, mtu=1500, targets=(), once=False, fresh=False):
+        self.name = name
+        self.title = title
+        self.unit = unit
+        self.measure = measure  # (bench, engine, session) → dict
+        self.mtu = mtu
+        self.targets = targets  # (engine measured, op, factor, engine compared with or None, key)
+        self.once = once  # exact: one round says it all
+        self.fresh = fresh  # in a session of its own
+
+
+# ---- how each is measured
+
+def client(bench, engine, arguments):
+    what, *rest = arguments.split()
+    return f"{bench.load} {what} -p {bench.port} {' '.join(rest)} {engine.server}"
+
+
+def throughput(streams, seconds):
+    """From [bytes, ns] of each stream, as its receiver saw it. A stream that stalls at the end is
+    charged the whole time."""
+    rates = [8 * count / max(ns, seconds * 1e9) for count, ns in streams]
+    if sum(rates) == 0:
+        raise Failed("nothing arrived")
+    return {"value": sum(rates), "bytes": sum(count for count, _ in streams),
+            "slowest_share": min(rates) * len(rates) / sum(rates)}
+
+
+def tcp_up(streams):
+    def measure(bench, engine, session):
+        bench.ask_server("reset")
+        session.ask(client(bench, engine, f"tcp-up -s {streams} -t {bench.seconds}"),
+                    bench.seconds + 30)
+        return throughput(bench.ask_server("tcp")["streams"], bench.seconds)
+    return measure
+
+
+def tcp_down(streams):
+    def measure(bench, engine, session):
+        answer = session.ask(client(bench, engine, f"tcp-down -s {streams} -t {bench.seconds}"),
+                             bench.seconds + 30)
+        return throughput(answer["streams"], bench.seconds)
+    return measure
+
+
+def latency(arguments):
+    def measure(bench, engine, session):
+        answer = session.ask(client(bench, engine, f"{arguments} -t {bench.seconds}"),
+                             bench.seconds + 30)
+        return {"value": answer["median_us"], "p99": answer["p99_us"], "count": answer["count"]}
+    return measure
+
+
+def udp_up(per_send):
+    def measure(bench, engine, session):
+        bench.ask_server("reset")
+        session.ask(client(bench, engine, f"udp-up -t {bench.seconds} -g {per_send}"),
+                    bench.seconds + 30)
+        time.sleep(0.3)
+        answer = bench.ask_server("udp")
+        return {"value": answer["per_second"] / 1e3, "bytes": answer["datagrams"] * 1400}
+    return measure
+
+
+def udp_down(per_send):
+    def measure(bench, engine, session):
+        answer = session.ask(client(bench, engine, f"udp-down -t {bench.seconds} -g {per_send}"),
+                             bench.seconds + 30)
+        return {"value": answer["per_second"] / 1e3, "bytes": answer["datagrams"] * 1400}
+    return measure
+
+
+def calls_since(log, begin):
+    """Calls begun after `begin`: attaching interrupts every sleeper once, which does not count."""
+    calls = 0
+    with open(log, encoding="utf-8", errors="replace") as f:
+        for line in f:
+            _pid, when, what = line.split(None, 2)
+            calls += float(when) >= begin and not what.startswith(("+++", "---", "<..."))
+    return calls
+
+
+def idle(flows):
+    def measure(bench, engine, session):
+        if not engine.executables:
+            return None
+        if flows and bench.hold_flows(engine, session, flows) < flows:
+            raise Failed(f"{flows} flows could not be opened")
+        time.sleep(3)
+        with tempfile.TemporaryDirectory() as directory:
+            log = os.path.join(directory, "calls")
+            attach = [word for pid in session.engine_pids() for word in ("-p", str(pid))]
+            if not attach:
+                raise Failed("the engine's processes were not found")
+            tracer = subprocess.Popen(["strace", "-f", "-q", "-ttt", "-o", log] + attach,
+                                      stderr=subprocess.DEVNULL)
+            time.sleep(1)
+            begin = time.time()
+            time.sleep(bench.idle_seconds)
+            if tracer.poll() is not None:
+                raise Failed("strace may not attach here")
+            tracer.terminate()
+            tracer.wait()
+            return {"value": calls_since(log, begin)}
+    return measure
+
+
+def memory_at_start(_bench, engine, session):
+    if not engine.executables:
+        return None
+    time.sleep(0.3)
+    return {"value": max(map(resident_kib, session.engine_pids()), default=0) / 1024}
+
+
+def memory_per_flow(bench, engine, session):
+    if not engine.executables:
+        return None
+    pids = session.engine_pids()
+    before = sum(map(resident_kib, pids))
+    got = bench.hold_flows(engine, session, bench.flows)
+    if got < 100:
+        raise Failed(f"only {got} flows could be opened")
+    if got < bench.flows:
+        bench.notes["memory-flow", engine.name] = f"{got} of {bench.flows} flows opened in 30 s"
+    time.sleep(1)
+    after = sum(map(resident_kib, pids))
+    return {"value": (after - before) / got, "flows": got}
+
+
+def start(bench, engine, _session):
+    command = engine.spawn_command()
+    if not command:
+        return None
+    out = subprocess.run(f"{bench.load} spawn -n 20 {command}", shell=True, check=False, text=True,
+                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if out.returncode != 0:
+        raise Failed(f"`{command}` failed: {out.stderr.strip()}")
+    return {"value": json.loads(out.stdout)["median_us"] / 1e3}
+
+
+def over(factor, other, key="value"):
+    return ("culvert", "≥", factor, other, key)
+
+
+def under(factor, other, engine="culvert"):
+    return (engine, "≤", factor, other, "value")
+
+
+MEASUREMENTS = [
+    Measurement("tcp-up", "TCP up, 1 stream, MTU 1500", "Gbit/s", tcp_up(1),
+                targets=[over(0.60, "loopback"), over(7, "slirp4netns")]),
+    Measurement("tcp-down", "TCP down, 1 stream, MTU 1500", "Gbit/s", tcp_down(1),
+                targets=[over(0.95, "loopback"), over(4.5, "slirp4netns")]),
+    Measurement("tcp-up-65520", "TCP up, 1 stream, MTU 65520", "Gbit/s", tcp_up(1), mtu=65520,
+                targets=[over(0.70, "loopback")]),
+    Measurement("tcp-down-65520", "TCP down, 1 stream, MTU 65520", "Gbit/s", tcp_down(1),
+                mtu=65520, targets=[over(1.0, "loopback")]),
+    Measurement("tcp-up-8", "TCP up, 8 streams, MTU 1500", "Gbit/s", tcp_up(8),
+                targets=[over(0.55, "loopback"), over(0.5, None, "slowest_share")]),
+    Measurement("tcp-down-8", "TCP down, 8 streams, MTU 1500", "Gbit/s", tcp_down(8),
+                targets=[over(0.35, "loopback"), over(0.5, None, "slowest_share")]),
+    Measurement("rr", "request/response, 1 byte", "µs", latency("rr"),
+                targets=[under(1.25, "loopback"), under(1.1, "loopback", "culvert-spin")]),
+    Measurement("crr", "connect + request/response", "µs", latency("crr -n 1000"),
+                targets=[under(0.65, "slirp4netns")]),
+    Measurement("udp-up", "UDP up, 1400 bytes", "thousand/s", udp_up(1),
+                targets=[over(2, "slirp4netns"), over(1.2, "pasta")]),
+    Measurement("udp-down", "UDP down, 1400 bytes", "thousand/s", udp_down(1),
+                targets=[over(2, "slirp4netns"), over(1.2, "pasta")]),
+    Measurement("udp-up-uso", "UDP up, 1400 bytes, UDP_SEGMENT", "thousand/s", udp_up(44),
+                targets=[over(0.5, "loopback")]),
+    Measurement("udp-down-uso", "UDP down, 1400 bytes, UDP_SEGMENT", "thousand/s", udp_down(44),
+                targets=[over(0.5, "loopback")]),
+    Measurement("start", "run `true`, from exec to exit", "ms", start,
+                targets=[under(15, None)]),
+    Measurement("memory", "resident at start", "MiB", memory_at_start, once=True, fresh=True,
+                targets=[under(8, None)]),
+    Measurement("memory-flow", "resident per idle flow", "KiB", memory_per_flow, once=True,
+                fresh=True, targets=[under(1, None)]),
+    Measurement("idle", "system calls while idle", "calls", idle(0), once=True, fresh=True,
+                targets=[under(0, None)]),
+    Measurement("idle-1000", "the same with 1,000 idle flows", "calls", idle(1000), once=True,
+                fresh=True, targets=[under(0, None)]),
+]
+
+
+class Bench:
+    """Sessions, the server, and the samples so far."""
+
+    def __init__(self, options, engines):
+        self.seconds = options.seconds
+        self.idle_seconds = options.idle_seconds
+        self.flows = options.flows
+        self.port = options.port
+        self.engines = engines
+        self.sessions = {}
+        self.samples = {}  # (measurement, engine) → [dict]
+        self.notes = {}  # (measurement, engine) → why there is no figure
+        self.load = build_load(options.build_dir)
+        self.server = Session([self.load, "serve", "-p", str(self.port)], ())
+        self.server.receive(5)
+
+    def open(self, engine, mtu):
+        session = engine.open(mtu)
+        try:
+            session.ask(client(self, engine, "rr -t 0.2"), 10)
+        except Failed:
+            session.close()
+            raise
+        return session
+
+    def session(self, engine, mtu):
+        key = (engine.name, mtu)
+        if key not in self.sessions:
+            self.sessions[key] = self.open(engine, mtu)
+        return self.sessions[key]
+
+    def forget(self, engine, mtu):
+        session = self.sessions.pop((engine.name, mtu), None)
+        if session:
+            session.close()
+
+    def hold_flows(self, engine, session, flows):
+        """Opens idle connections that stay until the session ends. How many it came to."""
+        session.send(client(self, engine, f"idle -n {flows} -t 30"))
+        return session.receive(60)["flows"]
+
+    def ask_server(self, line):
+        self.server.send(line)
+        return self.server.receive(5)
+
+    def sample(self, measurement, engine):
+        if measurement.fresh:
+            session = self.open(engine, measurement.mtu)
+        else:
+            session = self.session(engine, measurement.mtu)
+        try:
+            pids = session.engine_pids()
+            cpu, wall = cpu_ns(pids), time.monotonic()
+            result = measurement.measure(self, engine, session)
+            if result and "bytes" in result and pids and result["bytes"]:
+                result["cpu_s_per_gib"] = (cpu_ns(pids) - cpu) / 1e9 / (result["bytes"] / 2**30)
+            elif result and pids:
+                result["cpu_share"] = (cpu_ns(pids) - cpu) / 1e9 / (time.monotonic() - wall)
+            return result
+        finally:
+            if measurement.fresh:
+                session.close()
+
+    def take(self, measurement, engine):
+        key = (measurement.name, engine.name)
+        try:
+            result = self.sample(measurement, engine)
+            if result:
+                self.samples.setdefault(key, []).append(result)
+                return f"{result['value']:.4g}"
+            return "–"
+        except Failed as failure:
+            self.notes[key] = str(failure)
+            self.forget(engine, measurement.mtu)
+            return f"({failure})"
+
+    def close(self):
+        for session in self.sessions.values():
+            session.close()
+        self.server.close()
+
+
+def build_load(directory):
+    source = os.path.join(HERE, "load.c")
+    program = os.path.join(directory, "bench-load")
+    if not os.path.exists(program) or os.path.getmtime(program) < os.path.getmtime(source):
+        os.makedirs(directory, exist_ok=True)
+        subprocess.run(["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", source, "-o",
+                        program, "-pthread"], check=True)
+    return program
+
+
+def all_engines(options):
+    def culvert(name, extra):
+        return Culvert(name, options.culvert, extra + options.culvert_arg)
+    return [Loopback(), Slirp4netns(), Pasta(), culvert("culvert", []),
+            culvert("culvert-spin", ["--spin-us", str(options.spin_us)]),
+            culvert("culvert-thread", ["--net-worker=thread"])]
+
+
+DEFAULT_ENGINES = "loopback,slirp4netns,pasta,culvert,culvert-spin"
+
+
+def parse():
+    parser = argparse.ArgumentParser(description="Measures culvert beside its peers.")
+    parser.add_argument("--only", default="*", metavar="NAMES",
+                        help="measurements, comma-separated, * allowed: tcp-up,rr,udp-*")
+    parser.add_argument("--engines", default=DEFAULT_ENGINES,
+                        help=f"comma-separated; default {DEFAULT_ENGINES}; also culvert-thread")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2, help="of each measurement")
+    parser.add_argument("--idle-seconds", type=float, default=10)
+    parser.add_argument("--flows", type=int, default=15000, help="for memory-flow")
+    parser.add_argument("--spin-us", type=int, default=50, help="of culvert-spin")
+    parser.add_argument("--culvert", default=os.path.join(ROOT, "build", "culvert"))
+    parser.add_argument("--culvert-arg", action="append", default=[], metavar="ARG",
+                        help="one more argument of `culvert run`, repeatable")
+    parser.add_argument("--build-dir", default=os.path.join(ROOT, "build"))
+    parser.add_argument("--results", metavar="DIR",
+                        help="write latest.md, .json and .svg there (default bench/results, "
+                        "unless --only or --engines make it a partial run)")
+    parser.add_argument("--port", type=int, default=27100, help="first of six on 127.0.0.1")
+    parser.add_argument("--list", action="store_true", help="list the measurements and exit")
+    return parser.parse_args()
+
+
+def choose(options):
+    patterns = options.only.split(",")
+    chosen = [m for m in MEASUREMENTS if any(fnmatch.fnmatch(m.name, p) for p in patterns)]
+    if not chosen:
+        sys.exit(f"bench: --only {options.only} names no measurement; see --list")
+    known = {engine.name: engine for engine in all_engines(options)}
+    engines = []
+    for name in options.engines.split(","):
+        if name not in known:
+            sys.exit(f"bench: --engines: {name} is not one of {', '.join(known)}")
+        why = known[name].missing()
+        if why:
+            say(f"{name}: skipped, {why}")
+        else:
+            engines.append(known[name])
+    return chosen, engines
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def applies(measurement, engine):
+    """The spinning variant is there for the latency of small requests, and its price."""
+    return engine.name != "culvert-spin" or measurement.name in ("rr", "crr", "idle")
+
+
+def run_rounds(bench, chosen, engines, rounds):
+    began = time.monotonic()
+    for number in range(rounds):
+        for measurement in chosen:
+            if measurement.once and number > 0:
+                continue
+            turn = number % len(engines)
+            figures = []
+            for engine in engines[turn:] + engines[:turn]:
+                if applies(measurement, engine):
+                    figures.append(f"{engine.name} {bench.take(measurement, engine)}")
+            say(f"[{time.monotonic() - began:4.0f} s, round {number + 1}/{rounds}] "
+                f"{measurement.name} ({measurement.unit}): {', '.join(figures)}")
+
+
+def machine():
+    model = "unknown"
+    with open("/proc/cpuinfo", encoding="utf-8") as f:
+        for line in f:
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    return {"cpu": model, "cores": os.cpu_count(), "kernel": platform.release(),
+            "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+            "load_average_before": os.getloadavg()[0]}
+
+
+def write_results(directory, data, chosen):
+    os.makedirs(directory, exist_ok=True)
+    text = summary(data) + "\n" + table(data, chosen) + "\n" + cpu_table(data, chosen)
+    for name, content in (("latest.md", text), ("latest.svg", plot(data, chosen)),
+                          ("latest.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")):
+        with open(os.path.join(directory, name), "w", encoding="utf-8") as f:
+            f.write(content)
+    say(f"bench: wrote latest.md, latest.json and latest.svg in {directory}")
+
+
+def main():
+    options = parse()
+    if options.list:
+        for measurement in MEASUREMENTS:
+            print(f"{measurement.name:15} {measurement.title} ({measurement.unit})")
+        return
+    raise_descriptor_limit()
+    chosen, engines = choose(options)
+    data = {"machine": machine(), "rounds": options.rounds, "seconds": options.seconds,
+            "engines": {engine.name: engine.version() for engine in engines}}
+    bench = Bench(options, engines)
+    try:
+        run_rounds(bench, chosen, engines, options.rounds)
+    except KeyboardInterrupt:
+        say("bench: interrupted; what is there so far:")
+    finally:
+        bench.close()
+    data["samples"] = {m.name: {e.name: bench.samples[m.name, e.name] for e in engines
+                                if (m.name, e.name) in bench.samples} for m in chosen}
+    data["notes"] = [f"{m}, {e}: {why}" for (m, e), why in bench.notes.items()]
+    print(summary(data))
+    print(table(data, chosen))
+    print(cpu_table(data, chosen))
+    partial = options.only != "*" or options.engines != DEFAULT_ENGINES
+    directory = options.results or (None if partial else os.path.join(HERE, "results"))
+    if directory:
+        write_results(directory, data, chosen)
+
+
+if __name__ == "__main__":
+    main()
