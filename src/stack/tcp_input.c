@@ -241,6 +241,12 @@ static bool trim_old(struct tcp *tcp, struct tcp_flow *flow, struct tcp_segment 
     return true;
 }
 
+/* RFC 9293, 3.10.7.4: what begins beyond the window is answered and dropped with all it says. */
+static bool begins_beyond(const struct tcp_flow *flow, const struct tcp_segment *segment)
+{
+    return seq_lt(flow->rcv_adv, segment->seq);
+}
+
 /* Cuts off what lies beyond the window. False: that is all of it. */
 static bool trim_beyond(struct tcp *tcp, struct tcp_flow *flow, struct tcp_segment *segment)
 {
@@ -432,6 +438,11 @@ static void open_input(struct tcp *tcp, struct tcp_flow *flow, struct tcp_segmen
     flow->tries = 0;
     if (!(segment->header.flags & TCP_ACK))
         return;
+    if (begins_beyond(flow, segment)) {
+        drop(tcp, COUNTER_tcp_beyond_window);
+        window_ack(tcp, flow, segment->len == 0);
+        return;
+    }
     /* An old segment's ACK may still be new, as when the guest repeats a FIN. */
     bool acceptable = trim_old(tcp, flow, segment) && trim_beyond(tcp, flow, segment);
     if (!ack_acceptable(tcp, flow, segment->header.ack))
@@ -460,6 +471,8 @@ static void closed_input(struct tcp *tcp, struct tcp_flow *flow, const struct tc
         seq_lt(flow->rcv_nxt, segment->seq) || (flow->timestamps && segment->options.timestamp &&
                                                 seq_lt(flow->ts_recent, segment->options.ts_value));
 
+    if (segment->fin && flow->state == TCP_TIME_WAIT)
+        flow->lifetime_at = tcp->stack->now + TCP_TIME_WAIT_LENGTH; /* our ACK was lost */
     if (flags & TCP_RST) {
         if (flow->state == TCP_TIME_WAIT && segment->seq == flow->rcv_nxt)
             tcp_flow_free(tcp, flow);

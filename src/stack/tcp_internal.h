@@ -246,7 +246,7 @@ void tcp_out_of_order_sacks(const struct tcp_flow *flow, struct tcp_options *ret
 /* tcp_output.c: segments towards the guest */
 /* Sends what the windows allow: new data, FIN. */
 void tcp_output(struct tcp *tcp, struct tcp_flow *flow);
-/* Sends [seq, seq + len) again. False: the link is full or no frame could be had. */
+/* Sends [seq, seq + len) again. False: the link is full. */
 bool tcp_send_range(struct tcp *tcp, struct tcp_flow *flow, uint32_t seq, uint32_t len);
 bool tcp_send_syn(struct tcp *tcp, struct tcp_flow *flow); /* SYN or SYN-ACK, by state */
 void tcp_send_ack(struct tcp *tcp, struct tcp_flow *flow);

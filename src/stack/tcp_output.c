@@ -134,8 +134,9 @@ static void fill_ip_header(const struct flow_key *key, struct ip_header *ret)
                               .dont_fragment = true};
 }
 
-/* Builds and sends one frame. False: the link is full or no frame could be had; nothing has
- * changed. */
+/* Builds and sends one frame. False: the link is full; nothing has changed. If no frame can be had
+ * the segment is as good as lost on the link, and repaired as that is: nobody would tell when there
+ * are frames again. */
 static bool send_frame(struct stack *stack, const struct flow_key *key,
                        const struct tcp_header *header, const struct tcp_options *options,
                        const struct piece_list *payload, uint16_t mss)
@@ -148,7 +149,7 @@ static bool send_frame(struct stack *stack, const struct flow_key *key,
     struct culvert_frame *frame = ip_frame_new(stack, &ip, transport_len);
     if (!frame) {
         count(stack->counters, COUNTER_tcp_no_memory);
-        return false;
+        return true;
     }
     frame->offload.flags = CULVERT_OFFLOAD_NEEDS_CSUM;
     frame->offload.csum_start = (uint16_t)frame->len;
