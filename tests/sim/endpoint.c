@@ -849,7 +849,7 @@ static bool acceptable(const struct endpoint *e, const struct segment *s, uint64
 static bool timestamps_ok(struct endpoint *e, const struct segment *s, uint64_t offset)
 {
     if (!e->ts_on) {
-        if (s->has_timestamps)
+        if (s->has_timestamps && !(s->flags & TCP_SYN))
             wrong(e, "timestamps that were not negotiated");
         return true;
     }

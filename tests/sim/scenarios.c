@@ -589,6 +589,8 @@ void scenario_make(const struct scenario *scenario, uint64_t seed, struct plan *
         calm_flow(plan, &flows[i], &rng);
         if (scenario->flow)
             scenario->flow(plan, &flows[i], &rng);
+        if (plan->quiet && flows[i].guest.ack_every > 2)
+            flows[i].guest.ack_every = 2; /* RFC 9293, 3.8.6.3 */
         introduce(&flows[i], &rng);
     }
 }
