@@ -324,17 +324,21 @@ static void ack_advance(struct tcp *tcp, struct tcp_flow *flow, uint32_t ack)
     flow->backoff = 0;
 }
 
+/* Whether the window changed. RFC 9293, 3.10.7.4, but a repeated segment that acknowledges more
+ * than was acknowledged also tells the window: the old one would reach beyond its right edge. */
 static bool window_follow(struct tcp_flow *flow, const struct tcp_segment *segment)
 {
     uint32_t ack = segment->header.ack;
     uint32_t window = (uint32_t)segment->header.window << flow->snd_shift;
 
-    if (!seq_lt(flow->snd_wl1, segment->seq) &&
+    if (seq_lt(ack, flow->snd_una))
+        return false;
+    if (!seq_lt(flow->snd_una, ack) && !seq_lt(flow->snd_wl1, segment->seq) &&
         !(flow->snd_wl1 == segment->seq && seq_leq(flow->snd_wl2, ack)))
         return false;
     bool changed = window != flow->snd_wnd;
     flow->snd_wnd = window;
-    flow->snd_wl1 = segment->seq;
+    flow->snd_wl1 = seq_max(flow->snd_wl1, segment->seq);
     flow->snd_wl2 = ack;
     if (window > flow->snd_wnd_max)
         flow->snd_wnd_max = window;
