@@ -26,6 +26,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -81,8 +82,9 @@ def indented(text):
     return "\n".join("    | " + line for line in text.splitlines())
 
 
-def run(command, timeout=None, **options):
-    """Exit status and output, both streams in one. Killed with all its children after `timeout`."""
+def run(command, timeout=None, each_line=None, **options):
+    """Exit status and output, both streams in one; `each_line` is called as lines come. Killed with
+    its process group after `timeout`."""
     process = subprocess.Popen(
         [str(word) for word in command],
         stdin=subprocess.DEVNULL,
@@ -93,13 +95,26 @@ def run(command, timeout=None, **options):
         start_new_session=True,
         **options,
     )
+    lines = []
+
+    def read():
+        for line in process.stdout:
+            lines.append(line)
+            if each_line:
+                each_line(line)
+
+    # A thread of its own, given up on in the end: a stray grandchild may hold the pipe for ever.
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
     try:
-        output, _ = process.communicate(timeout=timeout)
-        return process.returncode, output
+        status = process.wait(timeout)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        return 124, output + f"\nkilled after {timeout} s"
+        process.wait()
+        status = 124
+    reader.join(5)
+    output = "".join(lines)
+    return (status, output) if status != 124 else (status, f"{output}\nkilled after {timeout} s")
 
 
 # ---- building ----
@@ -136,7 +151,7 @@ def cmocka_numbers(output):
 
 
 def count_meson_test(count, entry):
-    name, result = entry["name"], entry["result"]
+    name, result = entry["name"].split(" / ")[-1], entry["result"]
     output = (entry.get("stdout") or "") + (entry.get("stderr") or "")
     ran, failed = cmocka_numbers(output) or (1, 0)
     if result in ("SKIP",):
@@ -150,18 +165,45 @@ def count_meson_test(count, entry):
         count.fail(f"{name} ({result})", output, failed)
 
 
+def follow(path, stop):
+    """The entries of a log that is being written, as they come, until `stop` and its end."""
+    rest, position = "", 0
+    while True:
+        ending = stop.wait(0.5)
+        if path.exists():
+            with open(path, errors="replace") as file:
+                file.seek(position)
+                rest += file.read()
+                position = file.tell()
+        *lines, rest = rest.split("\n")
+        yield from (json.loads(line) for line in lines if line)
+        if ending:
+            return
+
+
 def run_meson_tests(count, directory, multiplier, environment=None):
     log = directory / "meson-logs/testlog.json"
     log.unlink(missing_ok=True)
     env = dict(os.environ, **(environment or {}))
     command = ["meson", "test", "-C", directory, "--no-rebuild", "--timeout-multiplier", multiplier]
-    status, output = run(command, env=env)
-    entries = []
-    if log.exists():
-        entries = [json.loads(line) for line in log.read_text(errors="replace").splitlines() if line]
-    for entry in entries:
+    stop, result = threading.Event(), []
+
+    def work():
+        try:
+            result.append(run(command, env=env))
+        finally:
+            stop.set()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    seen = failed = 0
+    for entry in follow(log, stop):
+        seen += 1
+        failed += entry["result"] not in ("OK", "EXPECTEDFAIL", "SKIP")
         count_meson_test(count, entry)
-    if not entries or (status != 0 and not any(e["result"] not in ("OK", "SKIP") for e in entries)):
+    worker.join()
+    status, output = result[0] if result else (1, "meson could not be run")
+    if seen == 0 or (status != 0 and failed == 0):
         count.fail("meson test", output)
 
 
@@ -177,28 +219,35 @@ def guest_timeout(path):
     return GUEST_TIMEOUT
 
 
-def count_guest_output(count, program, status, output):
-    seen = failed = 0
-    for line in output.splitlines():
-        match = re.match(r"(ok|not ok|skip) (\S+)\s*(.*)", line)
+class GuestOutput:
+    """Counts what a guest test prints, line by line."""
+
+    def __init__(self, count, program):
+        self.count, self.program = count, program
+        self.seen = self.failed = 0
+
+    def line(self, text):
+        match = re.match(r"(ok|not ok|skip) (\S+)\s*(.*)", text)
         if not match:
-            continue
-        seen += 1
+            return
         word, name, rest = match.groups()
-        name = f"{program}: {name}"
+        name = f"{self.program}: {name}"
+        self.seen += 1
         if word == "ok":
-            count.ok(name, note=f" {rest}" if rest else "")
+            self.count.ok(name, note=f" {rest}" if rest else "")
         elif word == "skip":
-            count.skip(name, rest or "no reason given")
+            self.count.skip(name, rest or "no reason given")
         else:
-            failed += 1
-            count.fail(name, rest)
-    if failed:
-        print(indented(last_lines(output, 80)), flush=True)
-    elif status != 0:
-        count.fail(f"{program} (exit status {status})", output)
-    elif seen == 0:
-        count.fail(f"{program} (said nothing)", output)
+            self.failed += 1
+            self.count.fail(name, rest)
+
+    def end(self, status, output):
+        if self.failed:
+            print(indented(last_lines(output, 80)), flush=True)
+        if status == 124 or (status != 0 and not self.failed):
+            self.count.fail(f"{self.program} (exit status {status})", output)
+        elif self.seen == 0:
+            self.count.fail(f"{self.program} (said nothing)", output)
 
 
 def run_guest_tests(count, directory, environment=None, slowness=1):
@@ -211,8 +260,8 @@ def run_guest_tests(count, directory, environment=None, slowness=1):
         return
     for program in programs:
         timeout = guest_timeout(program) * slowness
-        status, output = run([program], timeout=timeout, env=env, cwd=SOURCE)
-        count_guest_output(count, program.name, status, output)
+        guest = GuestOutput(count, program.name)
+        guest.end(*run([program], timeout, guest.line, env=env, cwd=SOURCE))
 
 
 # ---- phases ----
