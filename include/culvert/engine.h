@@ -49,6 +49,9 @@ struct culvert_shared_state *culvert_engine_shared_state(struct culvert_engine *
 int culvert_engine_attach_tap(struct culvert_engine *engine, int take_fd);
 /** Starts the poll thread. 0 or negative errno. */
 int culvert_engine_start(struct culvert_engine *engine);
+/** Waits, at most `ms`, until host connections have taken every byte that was acknowledged to the
+ * guest: for a guest that has ended, before _stop. 0 or -ETIMEDOUT. Not the poll thread's. */
+int culvert_engine_drain(const struct culvert_engine *engine, unsigned ms);
 /** Ends the poll thread, promptly from any state; open flows are reset. 0, also when it was not
  * running. */
 int culvert_engine_stop(struct culvert_engine *engine);

@@ -254,6 +254,7 @@ static void await_empty_device(int tap)
 static void stop_engine(struct run *run)
 {
     await_empty_device(run->tap);
+    culvert_engine_drain(run->engine, 2000);
     run->net_worker = net_worker_stop(run->net_worker);
     culvert_engine_stop(run->engine);
 }

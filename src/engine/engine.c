@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "engine/config.h"
@@ -168,7 +169,7 @@ static int build(struct culvert_engine *engine, const struct culvert_config *con
         r = build_policy(engine, config);
     if (r == 0)
         r = build_network(engine, config);
-    engine->spin_ns = config->spin_given ? config->spin_us * UINT64_C(1000) : SPIN_NS_DEFAULT;
+    engine->spin.length = config->spin_given ? config->spin_us * UINT64_C(1000) : SPIN_NS_DEFAULT;
     return r;
 }
 
@@ -247,6 +248,18 @@ int culvert_engine_start(struct culvert_engine *engine)
     int r = thread_start(engine);
     engine->running = r == 0;
     return r;
+}
+
+int culvert_engine_drain(const struct culvert_engine *engine, unsigned ms)
+{
+    uint64_t until = clock_now() + ms * MS_NS;
+
+    while (__atomic_load_n(&engine->queued_bytes, __ATOMIC_ACQUIRE) > 0) {
+        if (!engine->running || clock_now() >= until)
+            return -ETIMEDOUT;
+        usleep(1000);
+    }
+    return 0;
 }
 
 int culvert_engine_stop(struct culvert_engine *engine)

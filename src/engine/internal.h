@@ -13,6 +13,7 @@
 #include "base/loop.h"
 #include "base/timers.h"
 #include "dns/dns.h"
+#include "engine/spin.h"
 #include "netdev/netdev.h"
 #include "policy/policy.h"
 #include "relay/host_addresses.h"
@@ -36,8 +37,9 @@ struct culvert_engine {
 
     bool netdev_readable;
     bool netdev_gone;
-    uint64_t spin_ns; /* how long to look again before sleeping; 0: never */
-    uint64_t spin_until;
+    struct spin spin;
+
+    size_t queued_bytes; /* tcp_queued_bytes(), for other threads */
 
     pthread_t thread;
     bool running;

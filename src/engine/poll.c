@@ -8,9 +8,9 @@
  *
  * Waiting comes in two kinds. When nothing has happened for a while the thread sleeps until the
  * next event or timer: an idle engine makes no system call. Right after activity it may look again
- * a few times first (spin_ns): waking a sleeping core costs more than a small request. */
+ * a few times first: spin.h. */
 
-#include <signal.h>
+#include <sched.h>
 #include <sys/epoll.h>
 
 #include "base/clock.h"
@@ -106,6 +106,7 @@ static void end_batch(struct culvert_engine *engine, bool defer_acks)
     stack_batch_end(engine->stack, defer_acks);
     if (engine->netdev->ops->flush)
         engine->netdev->ops->flush(engine->netdev);
+    __atomic_store_n(&engine->queued_bytes, tcp_queued_bytes(engine->stack), __ATOMIC_RELEASE);
 }
 
 static void tick(struct culvert_engine *engine)
@@ -116,14 +117,11 @@ static void tick(struct culvert_engine *engine)
 
 /* How long to wait for events: not at all while there is work or the spin lasts. A netdev that has
  * to be told of sleep says nothing while we are awake, so it is asked again. */
-static uint64_t wait_until(struct culvert_engine *engine, bool busy)
+static uint64_t wait_until(struct culvert_engine *engine, bool awake)
 {
     const struct netdev_ops *ops = engine->netdev->ops;
 
-    if (busy)
-        engine->spin_until = engine->now + engine->spin_ns;
-    if (!busy && engine->now >= engine->spin_until &&
-        !(ops->will_sleep && ops->will_sleep(engine->netdev)))
+    if (!awake && !(ops->will_sleep && ops->will_sleep(engine->netdev)))
         return timers_next(engine->timers);
     if (ops->will_sleep)
         engine->netdev_readable = true;
@@ -133,17 +131,27 @@ static uint64_t wait_until(struct culvert_engine *engine, bool busy)
 static void turn(struct culvert_engine *engine)
 {
     tick(engine);
-    int received = engine->netdev_gone ? 0 : receive_batch(engine);
+    if (!engine->netdev_gone && receive_batch(engine) > 0)
+        spin_begin(&engine->spin, engine->now);
     relay_run(engine->relay, engine->now);
     timers_expire(engine->timers, engine->now);
-    bool spinning = engine->spin_ns != 0 && (received > 0 || engine->now < engine->spin_until);
-
+    bool spinning = spin_running(&engine->spin, engine->now);
     end_batch(engine, spinning);
-    uint64_t until = wait_until(engine, engine->netdev_readable || relay_pending(engine->relay));
-    if (until != 0 && spinning)
-        end_batch(engine, false);
-    if (loop_wait(&engine->loop, engine->now, until) > 0 && engine->spin_ns != 0)
-        engine->spin_until = clock_now() + engine->spin_ns;
+
+    bool busy = engine->netdev_readable || relay_pending(engine->relay);
+    uint64_t until = wait_until(engine, busy || spinning);
+    int events = loop_wait(&engine->loop, engine->now, until);
+    if (engine->spin.length == 0)
+        return;
+    if (events > 0) {
+        uint64_t now = clock_now();
+
+        if (!busy)
+            spin_met(&engine->spin, now - engine->now);
+        spin_begin(&engine->spin, now);
+    } else if (spinning && !busy) {
+        sched_yield();
+    }
 }
 
 void *engine_poll_thread(void *arg)

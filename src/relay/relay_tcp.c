@@ -61,13 +61,14 @@ enum flow_flag {
     FLOW_WRITE_BLOCKED = 32, /* the stack waits for tcp_writable() */
     FLOW_OUT_ARMED = 64,     /* registered with EPOLLOUT */
     FLOW_KEEPALIVE = 128,
+    FLOW_SHUT = 256, /* the guest sent all it had, and FIN */
 };
 
 struct flow {
     struct slot slot;
     int fd;
-    uint8_t state, flags;
-    uint8_t orphan_tries;
+    uint8_t state, orphan_tries;
+    uint16_t flags;
     struct flow_handle handle;
     struct relay *relay;
     struct list link; /* ready_flows, or orphans */
@@ -201,7 +202,7 @@ static void flow_expired(void *arg, struct timer *timer, uint64_t now)
     if ((flow->flags & FLOW_READABLE) && !(flow->flags & FLOW_PAUSED))
         flow_schedule(flow);
     if (flow->flags & FLOW_WRITE_BLOCKED) {
-        flow->flags &= (uint8_t)~FLOW_WRITE_BLOCKED;
+        flow->flags &= (uint16_t)~FLOW_WRITE_BLOCKED;
         tcp_writable(relay->stack, flow->handle);
     }
 }
@@ -428,7 +429,7 @@ static void open_event(struct flow *flow, uint32_t events)
             flow_schedule(flow);
     }
     if ((events & EPOLLOUT) && (flow->flags & FLOW_WRITE_BLOCKED)) {
-        flow->flags &= (uint8_t)~FLOW_WRITE_BLOCKED;
+        flow->flags &= (uint16_t)~FLOW_WRITE_BLOCKED;
         tcp_writable(flow->relay->stack, flow->handle);
     }
 }
@@ -466,7 +467,7 @@ static ssize_t flow_receive(const struct flow *flow, struct iovec *iov, int coun
 
 static void flow_ended(struct flow *flow)
 {
-    flow->flags &= (uint8_t)~FLOW_READABLE;
+    flow->flags &= (uint16_t)~FLOW_READABLE;
     if (flow->flags & FLOW_RESET) {
         tcp_host_reset(flow->relay->stack, flow->handle);
     } else {
@@ -481,7 +482,7 @@ static void flow_read_failed(struct flow *flow, int error)
     case EINTR:
         break;
     case EAGAIN:
-        flow->flags &= (uint8_t)~FLOW_READABLE;
+        flow->flags &= (uint16_t)~FLOW_READABLE;
         if (flow->flags & FLOW_RESET)
             flow_ended(flow);
         break;
@@ -546,7 +547,7 @@ static bool flow_read(struct flow *flow, size_t *left)
         return false;
     }
     if ((size_t)got < room && !(flow->flags & FLOW_TO_THE_END)) {
-        flow->flags &= (uint8_t)~FLOW_READABLE;
+        flow->flags &= (uint16_t)~FLOW_READABLE;
         return false;
     }
     *left -= (size_t)got < *left ? (size_t)got : *left;
@@ -669,9 +670,11 @@ static void upstream_shut_write(void *ctx, uint64_t token)
 {
     struct flow *flow = flow_of(ctx, token);
 
+    if (!flow)
+        return;
+    flow->flags |= FLOW_SHUT;
     /* Fails only when the connection is dead already, which has its own event. */
-    if (flow)
-        (void)shutdown(flow->fd, SHUT_WR);
+    (void)shutdown(flow->fd, SHUT_WR);
 }
 
 static void upstream_resume(void *ctx, uint64_t token)
@@ -680,7 +683,7 @@ static void upstream_resume(void *ctx, uint64_t token)
 
     if (!flow)
         return;
-    flow->flags &= (uint8_t)~FLOW_PAUSED;
+    flow->flags &= (uint16_t)~FLOW_PAUSED;
     if (flow->state == FLOW_OPEN && (flow->flags & FLOW_READABLE) && !(flow->flags & FLOW_EOF_SENT))
         flow_schedule(flow);
 }
@@ -737,7 +740,9 @@ void relay_tcp_fini(struct relay *relay)
 
         if (!flow)
             continue;
-        flow_arm_abort(flow);
+        /* Who has sent everything leaves in order: the kernel delivers what it still holds. */
+        if (!(flow->flags & FLOW_SHUT))
+            flow_arm_abort(flow);
         if (flow->state == FLOW_CONNECTING)
             tcp_refuse(relay->stack, flow->handle, TCP_REFUSE_SILENT);
         else if (flow->state == FLOW_OPEN)

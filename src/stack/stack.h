@@ -155,6 +155,8 @@ void tcp_writable(struct stack *stack, struct flow_handle flow);
  * segments). */
 
 uint32_t tcp_flow_count(const struct stack *stack);
+/* Bytes acknowledged to the guest that no upstream has taken yet. */
+size_t tcp_queued_bytes(const struct stack *stack);
 /* Every flow, for listings and tests. */
 void tcp_for_each(struct stack *stack,
                   void (*visit)(void *arg, struct flow_handle flow, const struct flow_key *key,

@@ -553,6 +553,11 @@ uint32_t tcp_flow_count(const struct stack *stack)
     return stack->tcp->flow_count;
 }
 
+size_t tcp_queued_bytes(const struct stack *stack)
+{
+    return stack->tcp->queued;
+}
+
 /* ---- listing
  * ----------------------------------------------------------------------------------------- */
 
