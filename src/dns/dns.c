@@ -254,7 +254,6 @@ struct dns *dns_new(const struct dns_config *config, struct stack *stack, struct
     dns->loop = loop;
     dns->timers = timers;
     dns->counters = counters;
-    dns->resolv.inotify_fd = -1;
     init_lists(dns);
     timer_init(&dns->settle, guest_settle_expired);
     r = init_random(dns);
@@ -262,7 +261,6 @@ struct dns *dns_new(const struct dns_config *config, struct stack *stack, struct
         r = allocate_tables(dns);
     if (r == 0) {
         dns->attempt_handler = loop_add_handler(loop, attempt_ready, dns);
-        dns->resolv_handler = loop_add_handler(loop, resolv_conf_ready, dns);
         r = choose_servers(dns, config);
     }
     if (r < 0) {

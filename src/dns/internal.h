@@ -33,7 +33,6 @@
     (1000 * MS_NS) /* for the other upstreams once one has answered SERVFAIL or the like */
 #define DNS_GUEST_IDLE  (10 * SECOND_NS) /* a guest's TCP flow without a question */
 #define DNS_LOCAL_TTL   60               /* s, of names answered here */
-#define DNS_RECHECK     (2 * SECOND_NS)  /* of resolv.conf, if it cannot be watched */
 #define DNS_QUERY_BYTES (DNS_HEADER_LEN + DNS_NAME_MAX + 4 + DNS_OPT_LEN)
 
 /* ---- who asks ---- */
@@ -153,21 +152,9 @@ struct dns_host {
 
 /* ---- resolv.conf ---- */
 
-#define RESOLV_WATCHES 10
-
-/* A directory and the name in it whose change matters. */
-struct resolv_watch {
-    int wd;
-    char name[256];
-};
-
 struct resolv_conf {
     char *path;
-    int inotify_fd; /* -1: could not be had; the file's state is compared instead */
-    struct resolv_watch watches[RESOLV_WATCHES];
-    size_t watch_count;
-    uint64_t checked; /* without inotify: when, and what the file was like */
-    uint64_t stamp;
+    uint64_t stamp; /* what the file was like when it was read */
 };
 
 /* ---- the resolver ---- */
@@ -177,7 +164,7 @@ struct dns {
     struct loop *loop;
     struct timers *timers;
     struct counters *counters;
-    unsigned attempt_handler, resolv_handler;
+    unsigned attempt_handler;
     uint64_t hash_key[2];
     struct dns_servers servers;
     struct resolv_conf resolv; /* path NULL: servers are fixed */
@@ -254,8 +241,7 @@ void guest_close_all(struct dns *dns);
 /* resolv_conf.c */
 int resolv_conf_start(struct dns *dns, const char *path);
 void resolv_conf_stop(struct dns *dns);
-void resolv_conf_ready(void *ctx, uint32_t index, uint32_t generation, uint32_t events);
-void resolv_conf_recheck(struct dns *dns, uint64_t now); /* before a query, without inotify */
+void resolv_conf_recheck(struct dns *dns); /* before a query */
 /* The nameservers a resolv.conf names, at most DNS_UPSTREAMS_MAX. */
 size_t resolv_conf_parse(const char *text, size_t len, struct dns_server *ret);
 

@@ -284,7 +284,7 @@ void query_ask(struct dns *dns, const struct dns_asker *asker, uint64_t now)
     struct dns_query *query;
     uint64_t hash;
 
-    resolv_conf_recheck(dns, now);
+    resolv_conf_recheck(dns);
     if (dns->servers.count == 0) {
         fail(dns, asker, COUNTER_dns_no_upstream);
         return;

@@ -1,37 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The host's resolvers, as its resolv.conf names them, now and whenever that changes.
  *
- * The file is usually replaced rather than written, often it is a symbolic link, and so may be what
- * it points at. So what is watched are directories: for each link of the chain, the directory it
- * stands in and its name there. Where a directory does not exist yet, its nearest ancestor is
- * watched for the name that is missing. On each change of one of those names, watches are set anew
- * first and the file read then, so that nothing is lost in between.
+ * The file is looked at before each query: a stat() through whatever links lead there costs a
+ * microsecond, misses no way of replacing it, and wakes nobody. (An inotify watch would cost up to
+ * 16 ms when it is closed, and sees neither mounts nor links switched further up.)
  *
  * A file that is missing or empty is one that is just being replaced: the last list stays. One that
- * is there and names no server means that there are none.
- *
- * Where inotify cannot be had (its instances are limited), the file is looked at before a query, at
- * most every DNS_RECHECK: still without a wakeup. */
-#include <assert.h>
+ * is there and names no server means that there are none. */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/inotify.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/hash.h"
 #include "dns/internal.h"
-
-#define LINKS_MAX 8
-
-static_assert(LINKS_MAX < RESOLV_WATCHES, "a watch for each link and for the file");
 
 /* ---- the text ---- */
 
@@ -155,183 +143,49 @@ static void read_servers(struct dns *dns)
     count(dns->counters, COUNTER_dns_upstreams_read);
 }
 
-/* ---- watching ---- */
+/* ---- changes ---- */
 
-static bool add_watch(struct resolv_conf *resolv, const char *directory, const char *name)
+/* A file's times are as coarse as the kernel's tick: one that changed only now may change again
+ * unseen. */
+static bool changed_just_now(const struct stat *st)
 {
-    static const uint32_t events = IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM |
-                                   IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
-    struct resolv_watch *watch = &resolv->watches[resolv->watch_count];
+    struct timespec now;
 
-    watch->wd = inotify_add_watch(resolv->inotify_fd, directory, events);
-    if (watch->wd < 0)
-        return false;
-    snprintf(watch->name, sizeof watch->name, "%s", name);
-    resolv->watch_count++;
-    return true;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return now.tv_sec - st->st_mtim.tv_sec <= 1;
 }
 
-/* Splits in place: "/a/b" → "/a", "b"; "/a" → "/", "a". Returns the name; NULL: nothing to split.
- * `path` is absolute. */
-static const char *split_name(char *path, const char **ret_directory)
-{
-    char *slash = strrchr(path, '/');
-
-    if (!slash || slash[1] == '\0')
-        return NULL;
-    *slash = '\0';
-    *ret_directory = slash == path ? "/" : path;
-    return slash + 1;
-}
-
-/* Watches for changes of `path` itself, or of the topmost part of it that is missing. */
-static void watch_path(struct resolv_conf *resolv, const char *path)
-{
-    char copy[PATH_MAX];
-    const char *directory, *name;
-
-    snprintf(copy, sizeof copy, "%s", path);
-    while ((name = split_name(copy, &directory)))
-        if (add_watch(resolv, directory, name))
-            return;
-}
-
-/* What the symbolic link `path` points at, absolute, replaces it. False: it is none. */
-static bool follow_link(char path[PATH_MAX])
-{
-    char target[PATH_MAX], joined[2 * PATH_MAX];
-    ssize_t n = readlink(path, target, sizeof target - 1);
-    const char *slash = strrchr(path, '/');
-
-    if (n <= 0)
-        return false;
-    target[n] = '\0';
-    if (target[0] == '/')
-        snprintf(joined, sizeof joined, "%s", target);
-    else
-        snprintf(joined, sizeof joined, "%.*s/%s", (int)(slash - path), path, target);
-    if (strlen(joined) >= PATH_MAX)
-        return false;
-    memcpy(path, joined, strlen(joined) + 1);
-    return true;
-}
-
-static bool is_watched(const struct resolv_conf *resolv, int wd)
-{
-    for (size_t i = 0; i < resolv->watch_count; i++)
-        if (resolv->watches[i].wd == wd)
-            return true;
-    return false;
-}
-
-/* Sets the watches anew; the kernel keeps those that stay. */
-static void set_watches(struct resolv_conf *resolv)
-{
-    struct resolv_conf before = *resolv;
-    char path[PATH_MAX];
-
-    resolv->watch_count = 0;
-    snprintf(path, sizeof path, "%s", resolv->path);
-    for (int i = 0; i <= LINKS_MAX; i++) {
-        watch_path(resolv, path);
-        if (!follow_link(path))
-            break;
-    }
-    for (size_t i = 0; i < before.watch_count; i++)
-        if (!is_watched(resolv, before.watches[i].wd))
-            inotify_rm_watch(resolv->inotify_fd, before.watches[i].wd);
-}
-
-static bool concerns_us(const struct resolv_conf *resolv, const struct inotify_event *event)
-{
-    if (event->mask & IN_Q_OVERFLOW)
-        return true;
-    for (size_t i = 0; i < resolv->watch_count; i++)
-        if (resolv->watches[i].wd == event->wd &&
-            (event->len == 0 || strcmp(resolv->watches[i].name, event->name) == 0))
-            return true;
-    return false;
-}
-
-/* Takes all events there are; does any of them concern us? */
-static bool drain_events(const struct resolv_conf *resolv)
-{
-    _Alignas(struct inotify_event) char events[4096];
-    bool changed = false;
-
-    for (;;) {
-        ssize_t n = read(resolv->inotify_fd, events, sizeof events);
-
-        if (n <= 0)
-            return changed;
-        for (char *at = events; at < events + n;) {
-            const struct inotify_event *event = (const struct inotify_event *)(void *)at;
-
-            changed |= concerns_us(resolv, event);
-            at += sizeof *event + event->len;
-        }
-    }
-}
-
-void resolv_conf_ready(void *ctx, uint32_t index, uint32_t generation, uint32_t events)
-{
-    struct dns *dns = ctx;
-
-    (void)index;
-    (void)generation;
-    (void)events;
-    if (drain_events(&dns->resolv)) {
-        set_watches(&dns->resolv);
-        read_servers(dns);
-    }
-}
-
-/* ---- without inotify ---- */
-
+/* Never 0 for a file that need not be read again. */
 static uint64_t file_stamp(const struct dns *dns)
 {
     struct stat st;
-    uint64_t facts[5] = {0};
+    uint64_t facts[5];
 
-    if (stat(dns->resolv.path, &st) == 0) {
-        facts[0] = st.st_dev;
-        facts[1] = st.st_ino;
-        facts[2] = (uint64_t)st.st_size;
-        facts[3] = (uint64_t)st.st_mtim.tv_sec;
-        facts[4] = (uint64_t)st.st_mtim.tv_nsec;
-    }
-    return hash_bytes(dns->hash_key, facts, sizeof facts);
+    if (stat(dns->resolv.path, &st) < 0 || changed_just_now(&st))
+        return 0;
+    facts[0] = st.st_dev;
+    facts[1] = st.st_ino;
+    facts[2] = (uint64_t)st.st_size;
+    facts[3] = (uint64_t)st.st_mtim.tv_sec;
+    facts[4] = (uint64_t)st.st_mtim.tv_nsec;
+    return hash_bytes(dns->hash_key, facts, sizeof facts) | 1;
 }
 
-void resolv_conf_recheck(struct dns *dns, uint64_t now)
+void resolv_conf_recheck(struct dns *dns)
 {
     struct resolv_conf *resolv = &dns->resolv;
     uint64_t stamp;
 
-    if (!resolv->path || resolv->inotify_fd >= 0 || now - resolv->checked < DNS_RECHECK)
+    if (!resolv->path)
         return;
-    resolv->checked = now;
     stamp = file_stamp(dns);
-    if (stamp != resolv->stamp) {
+    if (stamp == 0 || stamp != resolv->stamp) {
         resolv->stamp = stamp;
         read_servers(dns);
     }
 }
 
 /* ---- beginning and end ---- */
-
-static void start_watching(struct dns *dns)
-{
-    struct resolv_conf *resolv = &dns->resolv;
-
-    resolv->inotify_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-    if (resolv->inotify_fd < 0)
-        return;
-    set_watches(resolv);
-    if (resolv->watch_count == 0 ||
-        loop_add(dns->loop, resolv->inotify_fd, EPOLLIN, dns->resolv_handler, 0, 0) < 0)
-        resolv->inotify_fd = close_fd(resolv->inotify_fd);
-}
 
 int resolv_conf_start(struct dns *dns, const char *path)
 {
@@ -348,8 +202,7 @@ int resolv_conf_start(struct dns *dns, const char *path)
     if (!absolute)
         return -ENOMEM;
     dns->resolv.path = absolute;
-    start_watching(dns);
-    read_servers(dns);
+    resolv_conf_recheck(dns);
     return 0;
 }
 
@@ -357,11 +210,6 @@ void resolv_conf_stop(struct dns *dns)
 {
     struct resolv_conf *resolv = &dns->resolv;
 
-    if (resolv->inotify_fd >= 0) {
-        loop_remove(dns->loop, resolv->inotify_fd);
-        close(resolv->inotify_fd);
-        resolv->inotify_fd = -1;
-    }
     free(resolv->path);
     resolv->path = NULL;
 }

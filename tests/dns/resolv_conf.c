@@ -58,11 +58,18 @@ static const struct dns_servers *servers(const struct place *p)
     return &p->w->dns->servers;
 }
 
+/* As a question does. */
+static void look_again(const struct place *p)
+{
+    world_settle(p->w);
+    resolv_conf_recheck(p->w->dns);
+}
+
 static void assert_first(const struct place *p, const char *address)
 {
     char text[IP_ADDRESS_TEXT_MAX];
 
-    world_settle(p->w);
+    look_again(p);
     assert_true(servers(p)->count >= 1);
     assert_string_equal(ip_address_format(&servers(p)->list[0].where.endpoint.address, text),
                         address);
@@ -162,9 +169,9 @@ static void a_target_whose_directory_comes_later_is_found(void **state)
     world_start_resolv_conf(p->w, path_of(p, "resolv.conf"));
     assert_int_equal(servers(p)->count, 0);
     mkdir(path_of(p, "run"), 0755);
-    world_settle(p->w);
+    look_again(p);
     mkdir(path_of(p, "run/systemd"), 0755);
-    world_settle(p->w);
+    look_again(p);
     write_file(path_of(p, "run/systemd/stub.conf"), "nameserver 192.0.2.1\n");
     assert_first(p, "192.0.2.1");
 }
@@ -180,7 +187,7 @@ static void a_missing_or_empty_file_changes_nothing_and_one_without_servers_does
     write_file(path_of(p, "resolv.conf"), "");
     assert_first(p, "192.0.2.1");
     write_file(path_of(p, "resolv.conf"), "search example.com\n");
-    world_settle(p->w);
+    look_again(p);
     assert_int_equal(servers(p)->count, 0);
     write_file(path_of(p, "resolv.conf"), "nameserver 192.0.2.4\n");
     assert_first(p, "192.0.2.4");
@@ -219,21 +226,6 @@ static void links_in_a_circle_end(void **state)
     assert_int_equal(servers(p)->count, 0);
 }
 
-static void without_inotify_the_file_is_looked_at_before_a_question(void **state)
-{
-    struct place *p = *state;
-
-    write_file(path_of(p, "resolv.conf"), "nameserver 192.0.2.1\n");
-    world_start_resolv_conf(p->w, path_of(p, "resolv.conf"));
-    loop_remove(&p->w->loop, p->w->dns->resolv.inotify_fd);
-    close(p->w->dns->resolv.inotify_fd);
-    p->w->dns->resolv.inotify_fd = -1;
-    write_file(path_of(p, "resolv.conf"), "search example.com\n");
-    assert_first(p, "192.0.2.1");
-    resolv_conf_recheck(p->w->dns, world_now(p->w));
-    assert_int_equal(servers(p)->count, 0);
-}
-
 static void questions_go_to_the_new_server_after_a_change(void **state)
 {
     struct place *p = *state;
@@ -266,7 +258,7 @@ static void a_list_that_shrinks_with_questions_under_way_is_survived(void **stat
     for (int i = 0; i < 10; i++)
         world_skip(p->w, 100);
     write_file(path_of(p, "resolv.conf"), "search none\n");
-    world_settle(p->w);
+    look_again(p);
     assert_int_equal(servers(p)->count, 0);
     answer_one(&p->w->servers[2], &p->w->servers[2].last);
     world_run_replies(p->w, 1);
@@ -288,7 +280,6 @@ int main(void)
         CASE(other_files_in_the_directory_do_not_matter),
         CASE(a_fifo_in_place_of_the_file_does_not_block),
         CASE(links_in_a_circle_end),
-        CASE(without_inotify_the_file_is_looked_at_before_a_question),
         CASE(questions_go_to_the_new_server_after_a_change),
         CASE(a_list_that_shrinks_with_questions_under_way_is_survived),
     };
