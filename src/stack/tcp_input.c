@@ -449,16 +449,19 @@ static void open_input(struct tcp *tcp, struct tcp_flow *flow, struct tcp_segmen
     }
     /* An old segment's ACK may still be new, as when the guest repeats a FIN. */
     bool acceptable = trim_old(tcp, flow, segment) && trim_beyond(tcp, flow, segment);
-    if (!ack_acceptable(tcp, flow, segment->header.ack))
-        return;
     if (flow->state == TCP_SYN_RECEIVED) {
-        if (!acceptable || segment->header.ack != flow->iss + 1) {
-            tcp_answer_reset(tcp->stack, &flow->key, segment);
+        /* RFC 9293, 3.10.7.4. An old segment may open too: a keepalive, if the guest's ACK was
+         * lost. */
+        if (segment->header.ack != flow->iss + 1) {
+            if (acceptable)
+                tcp_answer_reset(tcp->stack, &flow->key, segment);
             return;
         }
         flow_opened(tcp, flow, segment);
         flow->snd_wnd = 0; /* until window_follow() has it scaled */
     }
+    if (!ack_acceptable(tcp, flow, segment->header.ack))
+        return;
     if (!ack_input(tcp, flow, segment))
         return;
     if (acceptable)
