@@ -410,9 +410,8 @@ static const char *parse_tcp(const struct packet *packet, size_t transport, size
     s->payload = t + header;
     s->len = len - header;
     s->gso_size = packet->offload.gso_size;
-    const char *wrong = parse_options(t + 20, header - 20, s);
-    if (!wrong)
-        wrong = check_transport_sum(packet, s, transport, len);
+    s->options_wrong = parse_options(t + 20, header - 20, s);
+    const char *wrong = check_transport_sum(packet, s, transport, len);
     if (!wrong)
         wrong = check_gso(packet, s, v4, transport);
     return wrong;

@@ -44,7 +44,8 @@ struct segment {
     size_t options_len;
     const uint8_t *payload;
     size_t len;
-    uint16_t gso_size; /* 0: one segment */
+    uint16_t gso_size;         /* 0: one segment */
+    const char *options_wrong; /* what packet_parse() thinks of the options; NULL: nothing */
 };
 
 /* How packet_build() puts a segment into a frame. */
@@ -94,7 +95,8 @@ struct icmp_error {
 };
 
 /* Checks everything that can be checked: lengths, header and transport checksums (or the facts that
- * stand for them), GSO facts. `segment` points into the packet. */
+ * stand for them), GSO facts. Bad options do not make a bad packet: receivers skip them. `segment`
+ * points into the packet. */
 enum packet_kind packet_parse(const struct packet *packet, struct segment *segment,
                               struct icmp_error *error, const char **ret_wrong);
 
