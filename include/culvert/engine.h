@@ -47,6 +47,11 @@ struct culvert_shared_state *culvert_engine_shared_state(struct culvert_engine *
 /** Gives the engine a TAP descriptor (IFF_NO_PI | IFF_VNET_HDR, taken over on success) to drive by
  * itself, in place of a NetWorker. Before _start. 0 or negative errno. */
 int culvert_engine_attach_tap(struct culvert_engine *engine, int take_fd);
+/** Gives the engine a front end to drive by itself: `kind` and `where` as culvert-serve(1) has them
+ * ("stream", "dgram", "vhost-user", "tap", "interface"). It is ready for a guest when this has
+ * returned. Before _start. 0, or negative errno and `error` filled (may be NULL). */
+int culvert_engine_attach(struct culvert_engine *engine, const char *kind, const char *where,
+                          struct culvert_error *error);
 /** Starts the poll thread. 0 or negative errno. */
 int culvert_engine_start(struct culvert_engine *engine);
 /** Waits, at most `ms`, until host connections have taken every byte that was acknowledged to the
