@@ -81,6 +81,34 @@ static int add_address(struct rtnetlink *link, unsigned index, int family, const
     return request_end(link, request);
 }
 
+/* The kernel delivers to an IPv6 address only once it has a local route, which it adds in its own
+ * time, after an address without DAD is already used as a source: the gateway's first answer to a
+ * neighbour solicitation would be lost, and a second with it. So we add the route ourselves; the
+ * kernel's, of a better metric, comes beside it. */
+static int add_local_route(struct rtnetlink *link, unsigned index, const struct in6_addr *address)
+{
+    struct nlmsghdr *request = request_begin(link, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE);
+    struct rtmsg *route = mnl_nlmsg_put_extra_header(request, sizeof *route);
+
+    route->rtm_family = AF_INET6;
+    route->rtm_dst_len = 128;
+    route->rtm_table = RT_TABLE_LOCAL;
+    route->rtm_protocol = RTPROT_STATIC;
+    route->rtm_scope = RT_SCOPE_UNIVERSE;
+    route->rtm_type = RTN_LOCAL;
+    mnl_attr_put(request, RTA_DST, sizeof *address, address);
+    mnl_attr_put_u32(request, RTA_OIF, index);
+    return request_end(link, request);
+}
+
+static int add_address6(struct rtnetlink *link, unsigned index, const struct in6_addr *address,
+                        uint8_t prefix)
+{
+    int r = add_address(link, index, AF_INET6, address, sizeof *address, prefix);
+
+    return r < 0 ? r : add_local_route(link, index, address);
+}
+
 static int add_default_route(struct rtnetlink *link, unsigned index, int family,
                              const void *gateway, size_t len)
 {
@@ -162,8 +190,8 @@ static int configure(struct rtnetlink *link, const struct host_network *network,
     if ((r = add_default_route(link, index, AF_INET, &network->gateway4, 4)) < 0 || !network->ipv6)
         return r;
     *ret_step = "set the IPv6 addresses (if this kernel has no IPv6: --ipv6=off)";
-    if ((r = add_address(link, index, AF_INET6, &link_local, 16, 64)) < 0 ||
-        (r = add_address(link, index, AF_INET6, &network->address6, 16, network->prefix6)) < 0)
+    if ((r = add_address6(link, index, &link_local, 64)) < 0 ||
+        (r = add_address6(link, index, &network->address6, network->prefix6)) < 0)
         return r;
     *ret_step = "set the IPv6 route";
     return add_default_route(link, index, AF_INET6, &network->gateway6, 16);
