@@ -224,17 +224,24 @@ class Bench:
         self.engines = engines
         self.sessions = {}
         self.samples = {}  # (measurement, engine) → [dict]
+        self.cannot_open = {}  # engine → [why, …]; after two the engine is given up
         self.notes = {}  # (measurement, engine) → why there is no figure
         self.load = build_load(options.build_dir)
         self.server = Session([self.load, "serve", "-p", str(self.port)], ())
         self.server.receive(5)
 
     def open(self, engine, mtu):
-        session = engine.open(mtu)
+        reasons = self.cannot_open.setdefault(engine.name, [])
+        if len(reasons) >= 2:
+            raise Failed(reasons[-1])
+        session = None
         try:
+            session = engine.open(mtu)
             session.ask(client(self, engine, "rr -t 0.2"), 10)
-        except Failed:
-            session.close()
+        except Failed as failure:
+            if session:
+                session.close()
+            reasons.append(f"cannot be used: {failure}")
             raise
         return session
 
@@ -327,7 +334,8 @@ def parse():
     parser.add_argument("--idle-seconds", type=float, default=10)
     parser.add_argument("--flows", type=int, default=15000, help="for memory-flow")
     parser.add_argument("--spin-us", type=int, default=50, help="of culvert-spin")
-    parser.add_argument("--culvert", default=os.path.join(ROOT, "build", "culvert"))
+    parser.add_argument("--culvert", metavar="PROGRAM",
+                        default=os.environ.get("CULVERT", os.path.join(ROOT, "build", "culvert")))
     parser.add_argument("--culvert-arg", action="append", default=[], metavar="ARG",
                         help="one more argument of `culvert run`, repeatable")
     parser.add_argument("--build-dir", default=os.path.join(ROOT, "build"))
