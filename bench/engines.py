@@ -9,6 +9,7 @@ import os
 import resource
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -82,7 +83,7 @@ class Session:
         self.errors = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
-            preexec_fn=raise_descriptor_limit, bufsize=0)
+            preexec_fn=raise_descriptor_limit, bufsize=0, start_new_session=True)
 
     def engine_pids(self):
         roots = [self.process.pid] + ([self.helper.pid] if self.helper else [])
@@ -136,6 +137,10 @@ class Session:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)  # what outlived the engine
+        except ProcessLookupError:
+            pass
         self.errors.close()
 
 
