@@ -25,7 +25,7 @@ build:
 run:
 	@$(DEPS) demo
 	@$(MAKE) --no-print-directory build
-	@CULVERT=$(CURDIR)/$(BUILD)/culvert examples/demo.sh
+	@examples/demo.sh $(CURDIR)/$(BUILD)/culvert
 
 test:
 	@$(DEPS) build test
@@ -42,7 +42,7 @@ asan:
 bench:
 	@$(DEPS) bench
 	@$(MAKE) --no-print-directory build
-	@CULVERT=$(CURDIR)/$(BUILD)/culvert python3 bench/run.py
+	@python3 bench/run.py --build-dir $(CURDIR)/$(BUILD) --culvert $(CURDIR)/$(BUILD)/culvert
 
 clean:
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-clang

@@ -38,6 +38,7 @@ installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' $wanted 2>/dev/n
     sed -n 's/^installed //p') || true
 missing=
 for package in $wanted; do
+    # shellcheck disable=SC2086
     printf '%s\n' $installed $missing | grep -qxF "$package" || missing="$missing $package"
 done
 
