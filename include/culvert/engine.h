@@ -11,6 +11,7 @@
  */
 
 #include <culvert/shared_state.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -62,6 +63,10 @@ int culvert_engine_drain(const struct culvert_engine *engine, unsigned ms);
 int culvert_engine_stop(struct culvert_engine *engine);
 /** Stops if needed. Accepts NULL; returns NULL. */
 struct culvert_engine *culvert_engine_free(struct culvert_engine *engine);
+
+/** Can the guest ping beyond the gateway? 0, or the negative errno with which the host forbade both
+ * ping sockets (net.ipv4.ping_group_range) and raw ones. Any thread. */
+int culvert_engine_ping_error(const struct culvert_engine *engine, bool ipv6);
 
 /** Calls `visit` for each counter that is not zero, in a fixed order; `sentence` says what it
  * counts. Any thread. */

@@ -173,6 +173,17 @@ static void print_facts(const struct culvert_config *config, pid_t init)
             (int)init, config->rule_count);
 }
 
+static void print_withheld(const struct culvert_engine *engine)
+{
+    int r = culvert_engine_ping_error(engine, false);
+
+    if (r < 0)
+        dprintf(STDERR_FILENO,
+                "culvert: note: the host lets nobody ping (%s); allow it: "
+                "sysctl net.ipv4.ping_group_range=\"0 2147483647\"\n",
+                strerror(-r));
+}
+
 /* Until the init has ended; the command's exit status. */
 static int supervise(struct run *run)
 {
@@ -288,8 +299,10 @@ static int run_sandboxed(struct run *run)
         waitpid(run->sandbox.init, NULL, 0);
         return status;
     }
-    if (run->config->verbose)
+    if (run->config->verbose) {
         print_facts(run->config, run->sandbox.init);
+        print_withheld(run->engine);
+    }
     sandbox_go(&run->sandbox);
     status = supervise(run);
     restore_terminal(run->terminal_group);

@@ -262,6 +262,11 @@ int culvert_engine_drain(const struct culvert_engine *engine, unsigned ms)
     return 0;
 }
 
+int culvert_engine_ping_error(const struct culvert_engine *engine, bool ipv6)
+{
+    return relay_echo_available(engine->relay, ipv6);
+}
+
 int culvert_engine_stop(struct culvert_engine *engine)
 {
     if (!engine->running)

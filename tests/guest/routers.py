@@ -13,6 +13,7 @@ SECOND4, SECOND6 = "129.250.2.2", "2001:418:2::2"
 FAR4, FAR6 = "151.101.1.7", "2a04:4e42:1::7"
 NEAR_SECOND4, NEAR_SECOND6 = "129.250.2.1", "2001:418:2::1"
 BEFORE_FAR4, BEFORE_FAR6 = "151.101.1.1", "2a04:4e42:1::1"
+NET4, NET6 = "151.101.1.0/24", "2a04:4e42:1::/64"
 
 
 class Path:
@@ -28,12 +29,11 @@ class Path:
         self._join(lab.internet, "narrow0", NEAR_SECOND4, NEAR_SECOND6,
                    self.second, "narrow1", SECOND4, SECOND6)
         self._join(self.second, "wide0", BEFORE_FAR4, BEFORE_FAR6, self.far, "wide1", FAR4, FAR6)
-        for router in (lab.internet, self.second):
-            router.sysctl("net.ipv4.ip_forward", 1)
-            router.sysctl("net.ipv6.conf.all.forwarding", 1)
-            router.sysctl("net.ipv4.icmp_ratelimit", 0)
-            router.sysctl("net.ipv6.icmp.ratelimit", 0)
-            router.sysctl("net.ipv4.icmp_msgs_per_sec", 100000)
+        for network in (lab.internet, self.second, self.far):
+            network.sysctl("net.ipv4.ip_forward", 1)
+            network.sysctl("net.ipv6.conf.all.forwarding", 1)
+            network.sysctl("net.ipv4.icmp_ratemask", 0)  # no limit, for no type
+            network.sysctl("net.ipv6.icmp.ratelimit", 0)
         self._route()
         wait_until(lambda: lab.host.run("ping", "-c1", "-W1", FAR4)[0] == 0 and
                    lab.host.run("ping", "-c1", "-W1", FAR6)[0] == 0, "the path carries packets")
@@ -49,8 +49,8 @@ class Path:
                  f"addr add {other6}/64 dev {other_name} nodad")
 
     def _route(self):
-        self.lab.internet.ip(f"route add {FAR4}/24 via {SECOND4}",
-                             f"-6 route add {FAR6}/64 via {SECOND6}")
+        self.lab.internet.ip(f"route add {NET4} via {SECOND4}",
+                             f"-6 route add {NET6} via {SECOND6}")
         self.second.ip(f"route add default via {NEAR_SECOND4}",
                        f"-6 route add default via {NEAR_SECOND6}")
         self.far.ip(f"route add default via {BEFORE_FAR4}",

@@ -26,9 +26,9 @@ def pattern(count, seed=0):
 
 
 def peer_at(lab, address, port=0):
-    """A socket whom the guest reaches as `address`. Closing it must be noticed each time."""
+    """A socket whom the guest reaches as `address`. Errors about it are sent without limit."""
     network = lab.host if address in LOOPBACK else lab.internet
-    network.sysctl("net.ipv4.icmp_ratelimit", 0)
+    network.sysctl("net.ipv4.icmp_ratemask", 0)
     network.sysctl("net.ipv6.icmp.ratelimit", 0)
     made = network.socket(family_of(address), DGRAM)
     made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
