@@ -209,6 +209,8 @@ static void watch_rst(struct world *w, struct flow *f, const struct segment *s)
                  f->plan->guest_resets || f->plan->guest_vanishes || f->guest.result != RESULT_NONE;
     if (f->plan->from_host && f->guest.state < ENDPOINT_OPEN)
         cause = true;
+    if (!(s->flags & TCP_ACK) && s->seq != endpoint_peer_seq(&f->guest, f->guest.rcv_nxt))
+        cause = true; /* answers a bad ACK (RFC 9293, 3.10.7.4), and the guest will not mind */
     if (!f->started || !f->host.opened)
         cause = true; /* refused, or a stray before the SYN */
     if (!cause)
