@@ -9,7 +9,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/counters.h"
 #include "wire/address.h"
 
 struct policy;
@@ -87,8 +86,6 @@ struct policy *policy_free(struct policy *policy);
 uint32_t policy_generation(const struct policy *policy);
 struct policy_verdict policy_judge(const struct policy *policy, const struct policy_world *world,
                                    const struct policy_query *query);
-/* What a refusal counts as; only for verdicts that are no allow. */
-enum counter policy_verdict_counter(const struct policy_verdict *verdict);
 /* The rule's text as it was written, or NULL beyond the last. */
 const char *policy_rule_text(const struct policy *policy, uint32_t rule);
 /* enum policy_group bits of an address. */

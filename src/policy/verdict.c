@@ -171,16 +171,6 @@ struct policy_verdict policy_judge(const struct policy *policy, const struct pol
 
 /* ---- what a policy tells about itself ---- */
 
-enum counter policy_verdict_counter(const struct policy_verdict *verdict)
-{
-    if (verdict->reason == POLICY_REASON_FLOOR)
-        return COUNTER_policy_denied_floor;
-    if (verdict->reason == POLICY_REASON_DEFAULT)
-        return COUNTER_policy_denied_default;
-    return verdict->action == POLICY_DROP ? COUNTER_policy_dropped_rule
-                                          : COUNTER_policy_denied_rule;
-}
-
 uint32_t policy_generation(const struct policy *policy)
 {
     return policy->generation;
