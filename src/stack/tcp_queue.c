@@ -266,6 +266,7 @@ static bool keep_piece(struct tcp *tcp, struct tcp_flow *flow, struct tcp_chunk 
         return false;
     }
     tcp_queue_compact(tcp, &piece);
+    assert(piece.tail && "a gap is never empty");
     flow->out_of_order_count += chunk_count(&piece);
     piece.tail->next = *link;
     *link = piece.head;
