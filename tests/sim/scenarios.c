@@ -31,6 +31,8 @@ static void calm_plan(struct plan *p, struct rng *rng)
     p->down.split = rng_chance(rng, 300);
     p->idle_from = NEVER;
     p->done_by = NEVER;
+    p->outage_at = NEVER;
+    p->new_mtu_at = NEVER;
 }
 
 static void calm_guest(const struct plan *p, struct flow_plan *f, struct rng *rng)
@@ -274,6 +276,19 @@ static void crumbs(const struct plan *p, struct flow_plan *f, struct rng *rng)
     f->host.resume_delay = rng_scaled(rng, 0, 5 * MS);
 }
 
+static void outage(struct plan *p, struct rng *rng)
+{
+    p->outage_at = rng_scaled(rng, SEC, 3 * SEC);
+    p->outage_time = rng_scaled(rng, 1 * MS, 60 * SEC);
+}
+
+static void smaller_mtu(struct plan *p, struct rng *rng)
+{
+    p->mtu = (uint32_t)rng_between(rng, 1500, 9000);
+    p->new_mtu = (uint32_t)rng_between(rng, 1280, p->mtu);
+    p->new_mtu_at = rng_scaled(rng, SEC, 2 * SEC);
+}
+
 static void little_memory(struct plan *p, struct rng *rng)
 {
     p->queue_budget = rng_scaled(rng, 64 << 10, 4 << 20);
@@ -458,6 +473,8 @@ static void one_loss(struct plan *p, struct rng *rng)
     p->drop_count = (unsigned)rng_between(rng, 1, 3);
     p->no_timeouts = true;
     p->fast_retransmit_wanted = true;
+    /* Connecting, a round for each: handshake, data, repair, FIN; and as much again. */
+    p->done_by = 210 * MS + 8 * (p->up.delay + p->down.delay);
 }
 
 /* Enough follows the loss for SACKs to tell of it. */
@@ -477,6 +494,7 @@ static void one_loss_flow(const struct plan *p, struct flow_plan *f, struct rng 
     f->host.tx_total = 400000;
     f->host.produce_interval = 0;
     f->host.read_most = SIZE_MAX;
+    f->host.close_delay = 0;
 }
 
 static void tail_loss(struct plan *p, struct rng *rng)
@@ -484,6 +502,7 @@ static void tail_loss(struct plan *p, struct rng *rng)
     one_loss(p, rng);
     p->drop_nth_data = 0;
     p->fast_retransmit_wanted = false;
+    p->done_by = NEVER;
     p->drop_last_data = true;
     p->tail_probe_wanted = true;
 }
@@ -541,6 +560,8 @@ const struct scenario scenarios[] = {
     {"packets_overtake_and_come_twice", 1, disorderly, NULL},
     {"old_packets_come_back", 1, ghosts_of_packets, NULL},
     {"the_link_is_often_full", 1, full_link, NULL},
+    {"the_link_is_down_for_a_while", 1, outage, NULL},
+    {"the_mtu_becomes_smaller", 1, smaller_mtu, NULL},
     {"windows_are_tiny", 1, NULL, tiny_window},
     {"the_guest_reads_slowly", 1, NULL, slow_reader},
     {"the_host_takes_crumbs", 1, NULL, crumbs},

@@ -60,7 +60,8 @@ struct world {
     uint8_t scratch[65536];
     uint8_t guest_mac[6], gateway_mac[6];
     bool refusing; /* the link has said -EAGAIN; writable is due */
-    struct alarm writable, deferred;
+    struct alarm writable, deferred, outage, new_mtu;
+    struct culvert_link link;
     unsigned dropped, wakeups;
     unsigned hinted;
 };
@@ -136,8 +137,8 @@ static void watch_syn(struct world *w, struct flow *f, const struct segment *s)
     if (m->syn_seen && s->seq != m->irs)
         fail(w, "flow %u: initial sequence number changed", f->index);
     unsigned header = ip_address_is_v4(&s->source) ? 40 : 60;
-    if (!s->has_mss || s->mss != w->plan->mtu - header)
-        fail(w, "flow %u: MSS option %u at MTU %u", f->index, s->mss, w->plan->mtu);
+    if (!s->has_mss || s->mss != w->link.mtu - header)
+        fail(w, "flow %u: MSS option %u at MTU %u", f->index, s->mss, w->link.mtu);
     m->irs = s->seq;
     /* Scaling needs both sides (RFC 7323, 2.2). */
     m->stack_wscale = s->has_wscale && f->guest.config.wscale >= 0 ? s->wscale : 0;
@@ -167,12 +168,12 @@ static void watch_sizes(struct world *w, struct flow *f, const struct segment *s
     unsigned header = ip_address_is_v4(&s->source) ? 40 : 60;
     size_t mss = f->guest.config.mss ? f->guest.config.mss : header == 40 ? 536 : 1220;
     size_t unit = s->gso_size ? s->gso_size : s->len;
-    if (!s->gso_size && packet->len - 14 > w->plan->mtu)
-        fail(w, "flow %u: %zu bytes of IP at MTU %u", f->index, packet->len - 14, w->plan->mtu);
+    if (!s->gso_size && packet->len - 14 > w->link.mtu)
+        fail(w, "flow %u: %zu bytes of IP at MTU %u", f->index, packet->len - 14, w->link.mtu);
     if (unit && unit + s->options_len > mss)
         fail(w, "flow %u: %zu bytes of payload and %zu of options, but the guest's MSS is %zu",
              f->index, unit, s->options_len, mss);
-    if (unit + s->options_len + header > w->plan->mtu)
+    if (unit + s->options_len + header > w->link.mtu)
         fail(w, "flow %u: segments of %zu bytes exceed the MTU", f->index, unit);
 }
 
@@ -596,6 +597,24 @@ static void deferred_rings(void *arg)
     (void)arg; /* the batch around this event sends what is owed */
 }
 
+static void outage_rings(void *arg)
+{
+    struct world *w = arg;
+    w->link.up = !w->link.up;
+    w->link.generation++;
+    stack_set_link(w->stack, &w->link);
+    if (!w->link.up)
+        alarm_set(&w->outage, w->schedule.now + w->plan->outage_time);
+}
+
+static void new_mtu_rings(void *arg)
+{
+    struct world *w = arg;
+    w->link.mtu = w->plan->new_mtu;
+    w->link.generation++;
+    stack_set_link(w->stack, &w->link);
+}
+
 static void make_stack(struct world *w)
 {
     const struct plan *plan = w->plan;
@@ -627,14 +646,14 @@ static void make_stack(struct world *w)
     w->stack = stack_new(&config, &ops, w, w->timers, &w->counters, w->schedule.now);
     if (!w->timers || !w->stack)
         abort();
-    struct culvert_link link = {
+    w->link = (struct culvert_link){
         .offloads = CULVERT_LINK_CSUM | CULVERT_LINK_TSO4 | CULVERT_LINK_TSO6 | CULVERT_LINK_ECN,
         .mtu = plan->mtu,
         .up = true,
         .generation = 1,
     };
-    memcpy(link.mac, w->guest_mac, 6);
-    stack_set_link(w->stack, &link);
+    memcpy(w->link.mac, w->guest_mac, 6);
+    stack_set_link(w->stack, &w->link);
 }
 
 static void make_world(struct world *w, struct flow_plan *flows)
@@ -647,6 +666,12 @@ static void make_world(struct world *w, struct flow_plan *flows)
     schedule_init(&w->schedule, SEC); /* not zero: zero is too often "never" */
     alarm_init(&w->writable, &w->schedule, writable_rings, w);
     alarm_init(&w->deferred, &w->schedule, deferred_rings, w);
+    alarm_init(&w->outage, &w->schedule, outage_rings, w);
+    alarm_init(&w->new_mtu, &w->schedule, new_mtu_rings, w);
+    if (w->plan->outage_at != NEVER)
+        alarm_set(&w->outage, w->plan->outage_at);
+    if (w->plan->new_mtu_at != NEVER)
+        alarm_set(&w->new_mtu, w->plan->new_mtu_at);
     make_stack(w);
     cable_init(&w->up, &w->schedule, rng_fork(&w->rng), &w->plan->up, arrives_at_stack, w);
     cable_init(&w->down, &w->schedule, rng_fork(&w->rng), &w->plan->down, arrives_at_guest, w);
@@ -683,6 +708,8 @@ static void alarms_off(struct world *w)
     }
     alarm_off(&w->writable);
     alarm_off(&w->deferred);
+    alarm_off(&w->outage);
+    alarm_off(&w->new_mtu);
 }
 
 /* ---- running it ---- */
@@ -863,6 +890,8 @@ static void check_repairs(struct world *w)
     if (plan->quiet && (again || timeouts))
         fail(w, "nothing was lost, but the stack sent %llu segments again (%llu timeouts)",
              (unsigned long long)again, (unsigned long long)timeouts);
+    if (plan->quiet && counted(w, COUNTER_tcp_window_probes))
+        fail(w, "no window was shut, but the stack probed one");
     if (plan->no_timeouts && timeouts)
         fail(w, "%llu retransmission timeouts", (unsigned long long)timeouts);
     if (plan->tail_probe_wanted && !probes)

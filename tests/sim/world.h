@@ -31,7 +31,10 @@ struct plan {
     bool verify_checksums;
     bool cut_frames; /* guest's frames come with their headers cut up */
     size_t queue_budget;
-    uint32_t max_flows;             /* 0: enough */
+    uint32_t max_flows;              /* 0: enough */
+    uint64_t outage_at, outage_time; /* the guest's device is down for that long; NEVER: not */
+    uint64_t new_mtu_at;             /* NEVER: not */
+    uint32_t new_mtu;
     unsigned batch;                 /* events a batch at most */
     unsigned defer;                 /* permille of batches that defer their ACKs */
     unsigned idle_wakeups_most;     /* with `idle_from`: timers that may fire from then on */
