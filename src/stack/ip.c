@@ -143,8 +143,10 @@ static void deliver_group(struct stack *stack, const struct ip_packet *packet)
         udp_input(stack, packet); /* takes DHCP alone */
     else if (packet->v6 && packet->protocol == IPPROTO_ICMPV6)
         icmpv6_input(stack, packet);
-    else
+    else if (ip_address_is_multicast(&packet->destination))
         count(stack->counters, COUNTER_ip_multicast);
+    else
+        count(stack->counters, COUNTER_ip_broadcast);
 }
 
 static void deliver_unicast(struct stack *stack, const struct ip_packet *packet)

@@ -163,12 +163,15 @@ class Network:
                 self.call("ip", *([family] if family else []), "-batch", "-",
                           input="\n".join(batch) + "\n")
 
-    def filter(self, *rules):
+    def filter(self, *rules, hook="input"):
         """What comes in is filtered by these rules of nftables, and by no others."""
         rules = "\n".join(rules)
         self.call("nft", "-f", "-", input="flush ruleset\n" + (
-            "table inet filter {\nchain input {\ntype filter hook input priority 0\n"
+            f"table inet filter {{\nchain {hook} {{\ntype filter hook {hook} priority 0\n"
             f"{rules}\n}}\n}}\n" if rules else ""))
+
+    def filter_output(self, *rules):
+        self.filter(*rules, hook="output")
 
     def filtered(self):
         """Packets that a rule with "counter" has counted."""
@@ -256,7 +259,7 @@ class Guest:
         words = [CULVERT, "run", "--ipv6", "on" if ipv6 else "off"]
         for rule in rules:
             words += ["--rule", rule]
-        self.errors = tempfile.TemporaryFile()
+        self.errors = tempfile.TemporaryFile("ab+")
         self.sockets = []
         with lab.host:
             self.process = subprocess.Popen(
@@ -328,8 +331,8 @@ class Guest:
     # -- outside --
 
     def stderr(self):
-        self.errors.seek(0)
-        return self.errors.read().decode(errors="replace")
+        # pread: culvert writes at the same file position.
+        return os.pread(self.errors.fileno(), 1 << 24, 0).decode(errors="replace")
 
     def counters(self):
         """The counters by name, asked for by SIGUSR1."""

@@ -127,14 +127,22 @@ def a_guest_without_offloads_is_served_correctly(lab, worker):
 
 @test
 def offloads_that_come_and_go_disturb_no_transfer(lab):
-    with lab.guest() as guest, pair_at(lab, guest, INTERNET4) as pair:
-        transferring = in_thread(both_ways, pair, TOTAL // 8)
-        features = ["tso", "gso", "gro", "sg", "tx"]
+    features = ["tso", "gso", "gro", "sg", "tx"]
+    enough = threading.Event()
+
+    def transfers(guest):
+        while not enough.is_set():
+            with pair_at(lab, guest, INTERNET4) as pair:
+                both_ways(pair, TOTAL // 16)
+
+    with lab.guest() as guest:
+        transferring = in_thread(transfers, guest)
         for _ in range(3):
             for feature in features:
                 guest.net.call("ethtool", "-K", "eth0", feature, "off")
             for feature in reversed(features):
                 guest.net.call("ethtool", "-K", "eth0", feature, "on")
+        enough.set()
         transferring()
 
 
