@@ -441,12 +441,14 @@ static void overlapping_segments_give_each_byte_once(void **state)
     guest(s, ACK, 401, 1, 512, 300);
     guest(s, ACK, 1201, 1, 512, 800);
     guest(s, ACK, 1, 1, 512, 600);
-    guest(s, ACK, 1, 1, 512, 2000);
+    guest(s, ACK, 301, 1, 512, 1700); /* old and new in one */
     assert_int_equal(s->written, 2000);
+    guest(s, ACK, 1901, 1, 512, 200);
+    assert_int_equal(s->written, 2100);
     forget(s);
     guest(s, ACK, 1, 1, 512, 2000);
-    expect(s, ACK, 1, 2001, 0);
-    assert_int_equal(s->written, 2000);
+    expect(s, ACK, 1, 2101, 0);
+    assert_int_equal(s->written, 2100);
 }
 
 static void data_beyond_the_window_is_cut(void **state)
