@@ -12,6 +12,7 @@
 
 #include <culvert/frame.h>
 #include <culvert/shared_state.h>
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -103,6 +104,11 @@ enum tcp_close {
     TCP_CLOSE_VANISHED, /* the guest stopped answering, or the engine ends: RST now */
 };
 
+/* Two further answers of `write`: nothing is taken now, and it is asked again with all that is
+ * there once more has come; and: this flow ends here, with a RST to both sides. */
+#define TCP_WRITE_MORE    ((ssize_t)-EINPROGRESS)
+#define TCP_WRITE_REFUSED ((ssize_t)-EACCES)
+
 struct tcp_upstream {
     /* Bytes taken (0: none now; fewer than offered: the rest is offered after tcp_writable()), or
      * negative errno (the connection is dead; tcp_host_reset() follows from the caller's own
@@ -149,6 +155,8 @@ void tcp_rx_eof(struct stack *stack, struct flow_handle flow);
 /* The host side is dead (RST, any error): what was committed goes out first, then RST. close()
  * follows at once, from within this call. */
 void tcp_host_reset(struct stack *stack, struct flow_handle flow);
+/* The policy ends the flow: RST to both sides, now. Not from within an upstream's call. */
+void tcp_abort(struct stack *stack, struct flow_handle flow);
 /* The upstream takes bytes again. */
 void tcp_writable(struct stack *stack, struct flow_handle flow);
 /* The guest's packets were too big on the host's path: not needed for TCP (the host kernel

@@ -104,12 +104,18 @@ void tcp_end(struct tcp *tcp, struct tcp_flow *flow, enum tcp_close how)
     tcp_flow_free(tcp, flow);
 }
 
+/* RST to both sides. */
+static void flow_reset_both(struct tcp *tcp, struct tcp_flow *flow)
+{
+    if (flow->state == TCP_OPEN || flow->state == TCP_SYN_RECEIVED)
+        tcp_send_reset(tcp, flow);
+    tcp_end(tcp, flow, TCP_CLOSE_VANISHED);
+}
+
 void tcp_vanished(struct tcp *tcp, struct tcp_flow *flow)
 {
     count(tcp->stack->counters, COUNTER_tcp_guest_vanished);
-    if (flow->state == TCP_OPEN)
-        tcp_send_reset(tcp, flow);
-    tcp_end(tcp, flow, TCP_CLOSE_VANISHED);
+    flow_reset_both(tcp, flow);
 }
 
 void tcp_guest_reset(struct tcp *tcp, struct tcp_flow *flow)
@@ -156,8 +162,8 @@ bool tcp_maybe_finish(struct tcp *tcp, struct tcp_flow *flow)
 /* ---- towards the host
  * -------------------------------------------------------------------------------- */
 
-/* Offers the first chunks to the upstream. False: it takes no more now. */
-static bool write_some(struct tcp *tcp, struct tcp_flow *flow)
+/* Offers the first chunks to the upstream; its answer, and how much was offered. */
+static ssize_t write_some(struct tcp *tcp, struct tcp_flow *flow, size_t *ret_offered)
 {
     struct iovec iov[WRITE_IOV_MAX];
     size_t offered = 0;
@@ -175,20 +181,35 @@ static bool write_some(struct tcp *tcp, struct tcp_flow *flow)
         tcp_queue_drop_until(tcp, &flow->for_host, flow->for_host.head->seq + (uint32_t)taken);
         tcp->queued -= before - flow->for_host.bytes;
     }
-    return taken >= 0 && (size_t)taken == offered;
+    *ret_offered = offered;
+    return taken;
+}
+
+/* Writes what the upstream takes. False: the flow is gone. */
+static bool write_all(struct tcp *tcp, struct tcp_flow *flow)
+{
+    while (flow->for_host.head && !flow->write_blocked) {
+        size_t offered;
+        ssize_t taken = write_some(tcp, flow, &offered);
+
+        if (taken == TCP_WRITE_REFUSED) {
+            flow_reset_both(tcp, flow);
+            return false;
+        }
+        if (taken >= 0 && (size_t)taken == offered)
+            continue;
+        flow->write_blocked = taken != TCP_WRITE_MORE;
+        tcp_queue_compact(tcp, &flow->for_host);
+        break;
+    }
+    return true;
 }
 
 void tcp_flush_to_host(struct tcp *tcp, struct tcp_flow *flow)
 {
     if (!flow->upstream || (flow->state != TCP_OPEN && flow->state != TCP_DRAINING))
         return;
-    while (flow->for_host.head && !flow->write_blocked) {
-        if (!write_some(tcp, flow)) {
-            flow->write_blocked = true;
-            tcp_queue_compact(tcp, &flow->for_host);
-        }
-    }
-    if (flow->for_host.head)
+    if (!write_all(tcp, flow) || flow->for_host.head)
         return;
     if (flow->state == TCP_DRAINING) {
         tcp_end(tcp, flow, TCP_CLOSE_RESET);
@@ -197,6 +218,14 @@ void tcp_flush_to_host(struct tcp *tcp, struct tcp_flow *flow)
         flow->upstream->shut_write(flow->upstream_ctx, flow->token);
         tcp_maybe_finish(tcp, flow);
     }
+}
+
+void tcp_abort(struct stack *stack, struct flow_handle handle)
+{
+    struct tcp_flow *flow = tcp_flow_of(stack, handle);
+
+    if (flow)
+        flow_reset_both(stack->tcp, flow);
 }
 
 void tcp_writable(struct stack *stack, struct flow_handle handle)
