@@ -546,11 +546,25 @@ void tcp_batch_end(struct stack *stack, bool defer_acks)
         memory_returned(tcp);
 }
 
+/* The last ACK of a flow could not leave. Without it the guest repeats its FIN, at ever longer
+ * intervals. */
+static void acks_of_time_wait(struct tcp *tcp)
+{
+    struct tcp_flow *flow;
+
+    tcp->time_wait_owes_ack = false;
+    TAILQ_FOREACH(flow, &tcp->time_wait, waiting_link)
+    if (flow->ack_owed)
+        tcp_flow_touch(tcp, flow);
+}
+
 void tcp_link_writable(struct stack *stack)
 {
     struct tcp *tcp = stack->tcp;
     struct tcp_flow *flow;
 
+    if (tcp->time_wait_owes_ack)
+        acks_of_time_wait(tcp);
     while ((flow = TAILQ_FIRST(&tcp->waiting_for_link))) {
         tcp_flow_stop_waiting(tcp, flow);
         if (flow->state == TCP_SYN_RECEIVED || flow->state == TCP_SYN_SENT)

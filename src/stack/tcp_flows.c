@@ -214,6 +214,8 @@ void tcp_flow_touch(struct tcp *tcp, struct tcp_flow *flow)
 
 void tcp_flow_wait_for_link(struct tcp *tcp, struct tcp_flow *flow)
 {
+    if (flow->state == TCP_TIME_WAIT)
+        tcp->time_wait_owes_ack = true; /* its place in a list is taken */
     if (flow->waits_for_link || flow->state == TCP_TIME_WAIT)
         return;
     tcp_flow_stop_waiting(tcp, flow);

@@ -182,6 +182,7 @@ struct tcp {
     uint32_t table_mask;
     uint32_t flow_count; /* all but free */
     struct tcp_flow_list batch, waiting_for_link, waiting_for_memory, time_wait;
+    bool time_wait_owes_ack; /* to a flow of `time_wait`: the link was full */
 
     size_t queued; /* bytes of all for_host and out_of_order queues */
     size_t queue_budget;

@@ -1028,6 +1028,23 @@ static void close_host_first(struct script *s)
     forget(s);
 }
 
+static void the_last_ack_waits_for_a_full_link(void **state)
+{
+    struct script *s = *state;
+    open_flow(s, plain_syn());
+    host_eof(s);
+    guest(s, ACK, 1, 2, 65535, 0);
+    forget(s);
+    s->link_full = true;
+    guest(s, ACK | FIN, 1, 2, 65535, 0);
+    assert_int_equal(s->closes, 1);
+    expect_nothing(s);
+    s->link_full = false;
+    stack_link_writable(s->stack);
+    stack_batch_end(s->stack, false);
+    expect(s, ACK, 2, 2, 0);
+}
+
 static void time_wait_answers_a_repeated_fin_and_ends(void **state)
 {
     struct script *s = *state;
@@ -1376,6 +1393,7 @@ int main(void)
         TEST(a_resetting_guest_may_use_its_port_again_at_once),
         TEST(a_guest_that_closed_both_ways_gets_no_window_update),
         TEST(such_a_guest_may_use_its_port_again),
+        TEST(the_last_ack_waits_for_a_full_link),
         TEST(time_wait_answers_a_repeated_fin_and_ends),
         TEST(a_repeated_fin_restarts_time_wait),
         TEST(time_wait_yields_to_a_new_syn),
