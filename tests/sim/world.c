@@ -406,7 +406,6 @@ static void guest_emits(void *ctx, const struct segment *s, const struct packet_
     memcpy(complete.source_mac, w->guest_mac, 6);
     memcpy(complete.destination_mac, w->gateway_mac, 6);
     trace(w, "< sent", f, s, style->wrong_checksum ? " bad checksum" : "");
-    w->result->frames_up++;
     cable_send(&w->up, packet_build(s, &complete));
 }
 
@@ -451,6 +450,7 @@ static void arrives_at_stack(void *ctx, const struct packet *packet)
     }
     if (w->options->pcap)
         pcap_add(w->options->pcap, packet, w->schedule.now);
+    w->result->frames_up++;
     struct culvert_frame *frame = packet_to_frame(packet, w->plan->cut_frames ? &w->rng : NULL);
     stack_input(w->stack, frame);
     culvert_frame_unref(frame);
@@ -805,9 +805,12 @@ static void check_clean_end(struct world *w, struct flow *f)
 {
     if (f->guest.result == RESULT_TIMED_OUT && f->plan->may_time_out)
         return;
-    /* The stack does not wait for ever for a guest whose last ACKs are lost again and again. */
+    /* The stack does not wait for ever for a guest that is not told again and again. */
+    const struct cable_config *down = &w->plan->down;
+    bool deaf = w->plan->up.loss || down->loss || down->refusal || down->capacity ||
+                w->plan->outage_at != NEVER;
     bool all_there = f->guest.fin_received && f->host.shut_seen;
-    if (f->guest.result == RESULT_RESET && all_there && w->plan->up.loss)
+    if (f->guest.result == RESULT_RESET && all_there && deaf)
         return;
     if (f->guest.result != RESULT_DONE)
         fail(w, "flow %u: the guest's connection ended as \"%s\"", f->index,
