@@ -221,7 +221,10 @@ void tcp_queue_compact(struct tcp *tcp, struct tcp_queue *queue)
         queue->head = chunk->next;
         if (chunk->frame && chunk->frame != keep) {
             chunk->next = queue->head; /* still linked, for bytes_of_frame() */
-            if (bytes_of_frame(chunk) * 2 >= pinned_by(chunk))
+            size_t bytes = bytes_of_frame(chunk);
+
+            /* Crumbs are packed even if they pin nothing: a write takes only so many pieces. */
+            if (bytes * 2 >= pinned_by(chunk) && bytes * 2 >= TCP_SMALL_BUFFER)
                 keep = chunk->frame;
         }
         if (!chunk->frame || chunk->frame == keep) {
