@@ -65,6 +65,12 @@ static ssize_t upstream_write(void *ctx, uint64_t token, const struct iovec *iov
     size_t space = room(h), offered = 0, taken = 0;
     for (int i = 0; i < count; i++)
         offered += iov[i].iov_len;
+    if (h->config.denies && h->rx_pos + offered >= h->config.reset_at_rx) {
+        h->reset_sent = true;
+        return TCP_WRITE_REFUSED;
+    }
+    if (h->rx_pos == 0 && offered < h->config.hold)
+        return TCP_WRITE_MORE;
     if (space > offered)
         space = offered;
     if (space > 0 && rng_chance(&h->rng, h->config.short_write)) {
@@ -282,9 +288,12 @@ static void resetter_rings(void *arg)
         return;
     }
     h->reset_sent = true;
-    tcp_host_reset(h->stack, h->flow);
+    if (h->config.denies)
+        tcp_abort(h->stack, h->flow);
+    else
+        tcp_host_reset(h->stack, h->flow);
     if (!h->closed)
-        wrong(h, "close() did not follow tcp_host_reset()");
+        wrong(h, "close() did not follow the reset");
 }
 
 static void giving_up_rings(void *arg)

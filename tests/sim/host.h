@@ -30,6 +30,8 @@ struct host_config {
     uint64_t close_delay;
     uint64_t reset_time, reset_at_tx, reset_at_rx; /* NEVER, or: RST then */
     bool write_fails;                              /* write() says -EPIPE once the reset is due */
+    size_t hold;      /* write() takes nothing until this much is offered (at the beginning) */
+    bool denies;      /* what is due at the reset is a denial: both sides reset at once */
     uint64_t give_up; /* a peer whose guest has gone without a word resets at last */
 };
 

@@ -15,6 +15,11 @@ static struct ip_address address(const char *text)
     return a;
 }
 
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* ---- the calm world ---- */
 
 static void calm_plan(struct plan *p, struct rng *rng)
@@ -109,11 +114,6 @@ static void calm_flow(const struct plan *p, struct flow_plan *f, struct rng *rng
     f->start = p->flows > 1 ? rng_between(rng, 0, 500 * MS) : 0;
 }
 
-static uint64_t least(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Nobody shall need more than a few hundred rounds for what there is to carry. */
 static void be_patient(struct flow_plan *f)
 {
@@ -126,6 +126,7 @@ static void be_patient(struct flow_plan *f)
         f->guest.tx_total = least(f->guest.tx_total, 200 * least(h->send_buffer, h->drain_chunk));
     if (g->write_interval)
         f->guest.write_chunk = f->guest.tx_total / 20 + 1;
+    f->host.hold = least(h->hold, f->guest.tx_total);
     if (h->produce_interval)
         f->host.produce_chunk = f->host.tx_total / 20 + 1;
 }
@@ -351,6 +352,21 @@ static void host_resets(const struct plan *p, struct flow_plan *f, struct rng *r
     f->host.write_fails = rng_chance(rng, 300);
 }
 
+static void holding(const struct plan *p, struct flow_plan *f, struct rng *rng)
+{
+    (void)p;
+    f->host.hold = rng_scaled(rng, 1, least(f->guest.tx_total, 60000));
+}
+
+static void denied(const struct plan *p, struct flow_plan *f, struct rng *rng)
+{
+    host_resets(p, f, rng);
+    f->host.denies = true;
+    f->host.write_fails = false;
+    if (rng_chance(rng, 500))
+        holding(p, f, rng);
+}
+
 static void refused(const struct plan *p, struct flow_plan *f, struct rng *rng)
 {
     (void)p;
@@ -571,6 +587,8 @@ const struct scenario scenarios[] = {
     {"the_guest_resets_on_a_lossy_link", 1, loss_of_a_few_percent, guest_resets},
     {"the_host_resets", 1, NULL, host_resets},
     {"the_host_resets_on_a_lossy_link", 1, loss_of_a_few_percent, host_resets},
+    {"the_host_holds_the_first_bytes", 1, NULL, holding},
+    {"the_policy_denies_late", 1, NULL, denied},
     {"the_host_refuses", 1, NULL, refused},
     {"the_host_refuses_on_a_lossy_link", 1, loss_of_a_third, refused},
     {"the_host_connects_late", 1, NULL, late},

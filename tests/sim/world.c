@@ -216,8 +216,8 @@ static void watch_rst(struct world *w, struct flow *f, const struct segment *s)
         cause = true; /* refused, or a stray before the SYN */
     if (!cause)
         fail(w, "flow %u: RST for no reason", f->index);
-    if (f->plan->host_resets && f->host.reset_sent && f->guest.state == ENDPOINT_OPEN &&
-        m->syn_seen && !m->rst_sent && (s->flags & TCP_ACK)) {
+    if (f->plan->host_resets && f->host.reset_sent && !f->host.config.denies &&
+        f->guest.state == ENDPOINT_OPEN && m->syn_seen && !m->rst_sent && (s->flags & TCP_ACK)) {
         /* A shut window excuses; otherwise what the host committed goes out first. */
         uint64_t at = unwrap(m->sent, m->irs + 1 + (uint32_t)m->sent, s->seq);
         if (at < f->host.tx_pos && m->guest_edge > at + f->guest.config.mss)
@@ -855,6 +855,8 @@ static void check_host_reset(struct world *w, struct flow *f)
     bool faultless = !p->up.loss && !p->down.loss && !p->up.reorder && !p->down.reorder;
     bool roomy =
         f->guest.config.read_interval == 0 && f->guest.config.rcvbuf >= f->host.config.tx_total;
+    if (f->host.config.denies)
+        return;
     if (f->guest.result == RESULT_RESET && faultless && roomy && f->host.reset_sent &&
         f->guest.rcv_nxt != f->host.tx_pos)
         fail(w, "flow %u: RST after %llu bytes, but %llu preceded it", f->index,
