@@ -16,6 +16,12 @@ COUNTER(netdev_no_memory, "frames dropped because no buffer could be had")
 COUNTER(netdev_bytes_in, "bytes of frames received from the guest")
 COUNTER(netdev_bytes_out, "bytes of frames sent to the guest")
 COUNTER(netdev_link_down, "frames for the guest dropped because its link is down")
+COUNTER(netdev_guests, "guests that came to the socket")
+COUNTER(netdev_guest_refused, "guests turned away because another one is here")
+COUNTER(netdev_bad_length, "connections dropped because a frame's length is impossible")
+COUNTER(netdev_connect_failed, "attempts to connect to the guest's socket that failed")
+COUNTER(netdev_unnamed, "frames from a socket without a name, which could not be answered")
+COUNTER(netdev_stranger, "frames from another socket than the guest's")
 
 /* tcp */
 COUNTER(tcp_flows_opened, "TCP flows begun by the guest")

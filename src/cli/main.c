@@ -7,6 +7,7 @@
 
 #include "cli/options.h"
 #include "cli/run.h"
+#include "cli/serve.h"
 #include "engine/config.h"
 
 #define USAGE_STATUS 2
@@ -14,20 +15,22 @@
 static int print_usage(void)
 {
     printf("usage: culvert run [OPTIONS] [--] COMMAND [ARG...]\n"
-           "       culvert serve|ctl|check ...   not available yet\n"
+           "       culvert serve [OPTIONS] FRONTEND\n"
+           "       culvert ctl|check ...   not available yet\n"
            "       culvert --help | --version\n\n"
            "Options of run:\n");
     options_print(stdout, CONFIG_RUN);
+    printf("\nOptions of serve: the same but --net-worker, and those of culvert serve --help.\n");
     return 0;
 }
 
 static int refuse(const char *word)
 {
-    static const char *const planned[] = {"serve", "ctl", "check"};
+    static const char *const planned[] = {"ctl", "check"};
 
     for (size_t i = 0; i < sizeof planned / sizeof planned[0]; i++) {
         if (strcmp(word, planned[i]) == 0) {
-            fprintf(stderr, "culvert: %s: not available yet; culvert run is\n", word);
+            fprintf(stderr, "culvert: %s: not available yet; culvert run and serve are\n", word);
             return USAGE_STATUS;
         }
     }
@@ -44,6 +47,8 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "run") == 0)
         return cli_run(argc - 2, argv + 2);
+    if (strcmp(argv[1], "serve") == 0)
+        return cli_serve(argc - 2, argv + 2);
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
         strcmp(argv[1], "help") == 0)
         return print_usage();

@@ -24,12 +24,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "cli/options.h"
+#include "cli/report.h"
 #include "cli/sandbox.h"
 #include "engine/config.h"
 #include "host/init.h"
@@ -86,17 +86,6 @@ static int configure(struct run *run, int argc, char **argv, int *ret_status)
     return 0;
 }
 
-/* Descriptors 0, 1 and 2 exist: otherwise the first ones opened here would become the command's. */
-static void ensure_stdio(void)
-{
-    int fd;
-
-    do
-        fd = open("/dev/null", O_RDWR); /* stays open in the command, so not O_CLOEXEC */
-    while (fd >= 0 && fd <= STDERR_FILENO);
-    close_fd(fd);
-}
-
 static void block_signals(sigset_t *ret_original)
 {
     static const int signals[] = {SIGCHLD, SIGTERM, SIGHUP, SIGUSR1, SIGINT, SIGQUIT, SIGPIPE};
@@ -121,68 +110,7 @@ static void release_stdio(void)
     close(fd);
 }
 
-/* Each flow needs a descriptor. The command keeps the limit it was given: it is cloned before. */
-static void raise_descriptor_limit(void)
-{
-    struct rlimit limit;
-
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-        limit.rlim_cur = limit.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &limit);
-    }
-}
-
 /* ---- meanwhile ---- */
-
-static void print_counter(void *arg, const char *name, const char *sentence, uint64_t value)
-{
-    fprintf(arg, "culvert: %-28s %12llu  %s\n", name, (unsigned long long)value, sentence);
-}
-
-/* In one write, so that lines of the command do not come between. */
-static void print_counters(const struct culvert_engine *engine)
-{
-    char *text = NULL;
-    size_t len = 0;
-    FILE *file = open_memstream(&text, &len);
-
-    if (!file)
-        return;
-    culvert_engine_counters(engine, print_counter, file);
-    if (fclose(file) == 0 && len > 0)
-        (void)!write(STDERR_FILENO, text, len);
-    free(text);
-}
-
-static void print_facts(const struct culvert_config *config, pid_t init)
-{
-    char guest[IP_ADDRESS_TEXT_MAX], gateway[IP_ADDRESS_TEXT_MAX], dns[IP_ADDRESS_TEXT_MAX];
-    const struct config_subnet *subnets[] = {&config->ipv4, &config->ipv6};
-    size_t count = config->ipv6_mode == CONFIG_IPV6_ON ? 2 : 1;
-
-    for (size_t i = 0; i < count; i++)
-        dprintf(STDERR_FILENO, "culvert: IPv%c: guest %s/%u, gateway and host %s, DNS %s\n",
-                i == 0 ? '4' : '6', ip_address_format(&subnets[i]->guest, guest),
-                subnets[i]->prefix, ip_address_format(&subnets[i]->gateway, gateway),
-                ip_address_format(&subnets[i]->dns, dns));
-    if (count == 1)
-        dprintf(STDERR_FILENO, "culvert: IPv6: off%s\n",
-                config->mtu < CONFIG_MTU_MIN_IPV6 ? " (the MTU is below 1280)"
-                                                  : " (--ipv6=on offers it)");
-    dprintf(STDERR_FILENO, "culvert: MTU %u, init %d, %u rules before the profile\n", config->mtu,
-            (int)init, config->rule_count);
-}
-
-static void print_withheld(const struct culvert_engine *engine)
-{
-    int r = culvert_engine_ping_error(engine, false);
-
-    if (r < 0)
-        dprintf(STDERR_FILENO,
-                "culvert: note: the host lets nobody ping (%s); allow it: "
-                "sysctl net.ipv4.ping_group_range=\"0 2147483647\"\n",
-                strerror(-r));
-}
 
 /* Until the init has ended; the command's exit status. */
 static int supervise(struct run *run)
@@ -202,7 +130,7 @@ static int supervise(struct run *run)
         if (signal == SIGTERM || signal == SIGHUP)
             kill(run->sandbox.init, signal);
         if (signal == SIGUSR1)
-            print_counters(run->engine);
+            report_counters(run->engine);
     }
 }
 
@@ -292,7 +220,7 @@ static int run_sandboxed(struct run *run)
     if (sandbox_begin(&run->sandbox, run->config, run->argv, &run->original_mask, &error) < 0)
         return complain(error.message);
     release_stdio();
-    raise_descriptor_limit();
+    raise_descriptor_limit(); /* the command, cloned before, keeps the limit it was given */
     status = start_engine(run);
     if (status != 0) {
         close(run->sandbox.peer); /* the child ends by itself */
@@ -300,15 +228,15 @@ static int run_sandboxed(struct run *run)
         return status;
     }
     if (run->config->verbose) {
-        print_facts(run->config, run->sandbox.init);
-        print_withheld(run->engine);
+        report_facts(run->config);
+        report_withheld(run->engine);
     }
     sandbox_go(&run->sandbox);
     status = supervise(run);
     restore_terminal(run->terminal_group);
     stop_engine(run);
     if (run->config->verbose)
-        print_counters(run->engine);
+        report_counters(run->engine);
     return status;
 }
 

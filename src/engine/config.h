@@ -49,6 +49,14 @@ struct config_dns_host {
     struct ip_address address;
 };
 
+/* What `culvert serve` serves; see culvert_engine_attach(). */
+struct config_frontend {
+    const char *kind; /* NULL: not given */
+    char where[256];
+    char netns[256]; /* tap, interface; empty: ours */
+    bool once;
+};
+
 struct culvert_config {
     uint32_t mtu;
     struct config_subnet ipv4, ipv6;
@@ -69,6 +77,10 @@ struct culvert_config {
     bool spin_given; /* false: the engine's own default */
     enum config_net_worker net_worker;
     bool verbose, quiet;
+
+    struct config_frontend frontend; /* of serve, as all that follows */
+    int ready_fd;                    /* 0: none */
+    char pid_file[256];              /* empty: none */
 };
 
 /* Which commands an option belongs to. */

@@ -12,7 +12,7 @@
 /* ---- the kinds of values ---- */
 
 /* Decimal digits only, within [min, max]. */
-static bool number_parse(const char *text, uint32_t min, uint32_t max, uint32_t *ret)
+bool config_number_parse(const char *text, uint32_t min, uint32_t max, uint32_t *ret)
 {
     uint64_t value = 0;
 
@@ -38,7 +38,7 @@ static int word_parse(const char *value, const char *const *words)
     return -1;
 }
 
-static int switch_parse(bool *ret, const char *value, char *message, size_t size)
+int config_switch_parse(bool *ret, const char *value, char *message, size_t size)
 {
     static const char *const words[] = {"off", "on", NULL};
     int word = word_parse(value, words);
@@ -92,7 +92,7 @@ static bool domain_parse(const char *text, size_t len, char *ret, size_t size)
 
 CONFIG_PARSER(mtu)
 {
-    if (!number_parse(value, CONFIG_MTU_MIN, CONFIG_MTU_MAX, &config->mtu))
+    if (!config_number_parse(value, CONFIG_MTU_MIN, CONFIG_MTU_MAX, &config->mtu))
         return fault("not a number of bytes from %u to %u; the default is 1500", CONFIG_MTU_MIN,
                      CONFIG_MTU_MAX);
     return 0;
@@ -134,7 +134,7 @@ static int guest_parse(struct config_subnet *subnet, bool is_v4, const char *val
         return fault("not an IPv%c address; write it as in %s", is_v4 ? '4' : '6', example);
     memcpy(text, value, (size_t)(slash - value));
     text[slash - value] = '\0';
-    if (!number_parse(slash + 1, 1, longest, &prefix))
+    if (!config_number_parse(slash + 1, 1, longest, &prefix))
         return fault("the prefix length must be from 1 to %u; write it as in %s", longest, example);
     if (!family_parse(text, is_v4, &subnet->guest))
         return fault("not an IPv%c address; write it as in %s", is_v4 ? '4' : '6', example);
@@ -262,7 +262,7 @@ CONFIG_PARSER(host_address)
 
 CONFIG_PARSER(max_flows)
 {
-    if (!number_parse(value, 1, 1u << 20, &config->max_flows))
+    if (!config_number_parse(value, 1, 1u << 20, &config->max_flows))
         return fault("not a number from 1 to %u; left out, it is what the descriptor limit allows",
                      1u << 20);
     return 0;
@@ -304,7 +304,7 @@ CONFIG_PARSER(dns_host)
 
 CONFIG_PARSER(spin_us)
 {
-    if (!number_parse(value, 0, 1000, &config->spin_us))
+    if (!config_number_parse(value, 0, 1000, &config->spin_us))
         return fault("not a number of microseconds from 0 (never spin) to 1000");
     config->spin_given = true;
     return 0;
@@ -323,10 +323,10 @@ CONFIG_PARSER(net_worker)
 
 CONFIG_PARSER(verbose)
 {
-    return switch_parse(&config->verbose, value, message, size);
+    return config_switch_parse(&config->verbose, value, message, size);
 }
 
 CONFIG_PARSER(quiet)
 {
-    return switch_parse(&config->quiet, value, message, size);
+    return config_switch_parse(&config->quiet, value, message, size);
 }

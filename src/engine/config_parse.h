@@ -31,9 +31,23 @@ CONFIG_PARSER(spin_us);
 CONFIG_PARSER(net_worker);
 CONFIG_PARSER(verbose);
 CONFIG_PARSER(quiet);
+CONFIG_PARSER(stream);
+CONFIG_PARSER(dgram);
+CONFIG_PARSER(vhost_user);
+CONFIG_PARSER(tap);
+CONFIG_PARSER(interface);
+CONFIG_PARSER(netns);
+CONFIG_PARSER(once);
+CONFIG_PARSER(ready_fd);
+CONFIG_PARSER(pid_file);
 
 /* Sets gateway and resolver of a subnet, as far as they were not given, to its second and third
  * address. */
 void config_subnet_derive(struct config_subnet *subnet, bool is_v4);
+
+/* Digits only, from `min` to `max`. */
+bool config_number_parse(const char *text, uint32_t min, uint32_t max, uint32_t *ret);
+/* "on" or "off". 0, or -EINVAL with the message. */
+int config_switch_parse(bool *ret, const char *value, char *message, size_t size);
 
 #endif

@@ -189,6 +189,8 @@ struct culvert_engine *culvert_engine_new(const struct culvert_config *config,
         return NULL;
     }
     engine->loop.epoll_fd = -1;
+    engine->once = config->frontend.once;
+    snprintf(engine->netns, sizeof engine->netns, "%s", config->frontend.netns);
     r = build(engine, config);
     if (r < 0) {
         explain(error, "the engine cannot be set up: %s", strerror(-r));

@@ -35,6 +35,9 @@ struct culvert_engine {
     struct stack_config addresses; /* the guest's network */
     uint64_t now;
 
+    char netns[256]; /* for culvert_engine_attach(), as configured */
+    bool once;
+
     bool netdev_readable;
     bool netdev_gone;
     struct spin spin;
