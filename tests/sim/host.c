@@ -61,7 +61,7 @@ static ssize_t upstream_write(void *ctx, uint64_t token, const struct iovec *iov
     if (h->broken)
         return -EPIPE;
     if (h->blocked)
-        h->writes_while_blocked++;
+        wrong(h, "write() before tcp_writable(), though the last took less than offered");
     size_t space = room(h), offered = 0, taken = 0;
     for (int i = 0; i < count; i++)
         offered += iov[i].iov_len;

@@ -51,7 +51,7 @@ struct host {
     enum tcp_close how;
     uint64_t tx_ready, tx_pos, rx_pos;
     size_t buffered; /* of what write() took, not yet drained */
-    unsigned keepalives, writes, resumes, writes_while_blocked, commits;
+    unsigned keepalives, writes, resumes, commits;
     uint64_t closed_at;
 
     struct alarm connecting, producer, reader, drainer, closer, resetter, giving_up;
