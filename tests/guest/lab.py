@@ -14,7 +14,7 @@ Real clients are run the same way (`guest.run("curl", ...)`).
 
 A test is a function decorated with @test, named as a sentence; main() runs those whose names contain
 an argument of the program's (all without one) and prints "ok NAME", "not ok NAME reason" or
-"skip NAME reason". Nothing here sleeps for luck: wait_until() polls. Every socket has a deadline.
+"skip NAME reason". $CULVERT_OPTIONS are given to every guest, to try all of it in another way. Nothing here sleeps for luck: wait_until() polls. Every socket has a deadline.
 """
 
 import contextlib
@@ -256,7 +256,8 @@ class Guest:
     """A `culvert run` whose command waits. Ends with `with`, or close()."""
 
     def __init__(self, lab, *options, rules=("allow any to host",), nofile=None, ipv6=True):
-        words = [CULVERT, "run", "--ipv6", "on" if ipv6 else "off"]
+        words = [CULVERT, "run", "--ipv6", "on" if ipv6 else "off",
+                 *os.environ.get("CULVERT_OPTIONS", "").split()]
         for rule in rules:
             words += ["--rule", rule]
         self.errors = tempfile.TemporaryFile("ab+")

@@ -4,18 +4,21 @@
 """TCP as the guest sees it: what the peer did, and nothing else. Both ends of each connection are
 in this program (lab.py)."""
 
+import errno
+import fcntl
+import json
 import os
 import random
 import select
 import socket
 import struct
+import subprocess
 import tempfile
 import time
 
 from lab import (DEADLINE, GATEWAY4, GATEWAY6, GUEST4, INTERNET4, INTERNET6, LOOPBACK, SANITIZED,
                  SLOWNESS, Pair, check, equal, fails_with, for_each, in_thread, main, receive_all,
                  receive_exactly, reset, test, wait_until)
-import errno
 
 EVERYWHERE = [INTERNET4, INTERNET6, GATEWAY4, GATEWAY6]
 INTERNET = [INTERNET4, INTERNET6]
@@ -244,7 +247,6 @@ def a_guests_reset_arrives_as_a_reset_behind_its_bytes(lab, address):
 
 def unsent(connection):
     """Bytes that the other side has not acknowledged (SIOCOUTQ)."""
-    import fcntl
     return struct.unpack("i", fcntl.ioctl(connection.fileno(), 0x5411, bytes(4)))[0]
 
 
@@ -320,6 +322,77 @@ def a_connection_whose_peer_reset_at_once_is_not_refused(lab):
                 continue  # the RST came before the program looked
             fails_with(errno.ECONNRESET, receive_all, connection)
         serving()
+
+
+@test
+def a_reset_does_not_wait_for_a_guest_that_does_not_read(lab):
+    """Its window is shut: it gets what its kernel holds, in order, and the reset."""
+    with lab.guest() as guest, pair_of(lab, guest, INTERNET4) as pair:
+        sent = send_until_full(pair.peer)
+        before = guest.descriptors()
+        reset(pair.peer)
+        wait_until(lambda: guest.descriptors() == before - 1, "the flow's end")
+        data = bytearray()
+        fails_with(errno.ECONNRESET, lambda: [data.extend(receive_some(pair.guest))
+                                              for _ in range(100000)])
+        check(0 < len(data) <= sent, len(data))
+        equal(data == (RANDOM * (len(data) // len(RANDOM) + 1))[:len(data)], True)
+
+
+def receive_some(connection):
+    chunk = connection.recv(1 << 16)
+    check(chunk, "FIN for a RST")
+    return chunk
+
+
+@test
+def a_reset_behind_a_fin_is_passed_on_too(lab):
+    with lab.guest() as guest, pair_of(lab, guest, INTERNET4) as pair:
+        pair.peer.sendall(b"bye")
+        pair.peer.shutdown(socket.SHUT_WR)
+        equal(receive_all(pair.guest), b"bye")
+        reset(pair.peer)
+        fails_with((errno.EPIPE, errno.ECONNRESET), lambda: wait_until(
+            lambda: pair.guest.send(b"x") and False, "the reset"))
+
+
+def connects(connection, port):
+    """False: the guest's kernel still waits for the last ACK of the same connection."""
+    try:
+        connection.connect((INTERNET4, port))
+        return True
+    except OSError as error:
+        equal(error.errno, errno.EADDRNOTAVAIL)
+        return False
+
+
+@for_each(ending=["the_servers_fin", "the_guests_fin", "the_guests_reset", "the_servers_reset"])
+def a_port_of_the_guests_is_its_own_again_after(lab, ending):
+    """The next connection from the same port to the same place is a new one."""
+    with lab.guest() as guest, listen(lab, INTERNET4) as listener:
+        for i in range(20):
+            connection = guest.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            connection.bind((GUEST4, 5000))
+            if ending == "the_guests_fin":  # whose TIME-WAIT is the guest's: it takes another port
+                connection.close()
+                connection = guest.socket()
+            wait_until(lambda: connects(connection, port_of(listener)), "the last one's end")
+            peer = listener.accept()[0]
+            peer.settimeout(DEADLINE)
+            connection.sendall(b"%d" % i)
+            equal(receive_exactly(peer, len(str(i))), b"%d" % i)
+            first, second = (connection, peer) if "guests" in ending else (peer, connection)
+            if "reset" in ending:
+                reset(first)
+                fails_with(errno.ECONNRESET, second.recv, 1)
+            else:
+                first.shutdown(socket.SHUT_WR)
+                equal(second.recv(1), b"")
+            second.close()
+            if "fin" in ending:
+                equal(first.recv(1), b"")
+            first.close()
 
 
 # ---- pace ----
@@ -522,7 +595,6 @@ def curl_fetches_and_uploads_with_nginx(lab, address):
                        f"fastcgi_temp_path {place}/f; uwsgi_temp_path {place}/u;"
                        f"scgi_temp_path {place}/s; server {{ listen {host}:80; root {place};"
                        "location /put { dav_methods PUT; } } }")
-        import subprocess
         with lab.internet:
             nginx = subprocess.Popen(["nginx", "-e", place + "/log", "-c", place + "/conf"],
                                      stderr=subprocess.DEVNULL)
@@ -570,11 +642,10 @@ def nc_pipes_through_and_half_closes(lab):
 
 @test
 def iperf3_streams_share_the_way(lab):
-    import json
-    import subprocess
     with lab.guest() as guest:
         with lab.internet:
-            server = subprocess.Popen(["iperf3", "-s", "--forceflush"], stdout=subprocess.PIPE)
+            server = subprocess.Popen(["iperf3", "-s", "--forceflush"], stdout=subprocess.PIPE,
+                                      stderr=subprocess.DEVNULL)
         try:
             while b"listening" not in server.stdout.readline():
                 pass

@@ -125,6 +125,28 @@ def a_guest_without_offloads_is_served_correctly(lab, worker):
         check(not any("bad_checksum" in name or "bad_offload" in name for name in seen), seen)
 
 
+@for_each(option=["tcp_timestamps", "tcp_sack", "tcp_window_scaling"])
+def a_guest_is_served_correctly_without(lab, option):
+    with lab.guest() as guest:
+        guest.net.sysctl("net.ipv4." + option, 0)
+        for address in INTERNET4, INTERNET6:
+            with pair_at(lab, guest, address) as pair:
+                both_ways(pair, TOTAL // 16)
+
+
+@for_each(how=["input_with_sack", "input_without_sack", "output_with_sack",
+               "output_without_sack"])
+def losses_are_made_good_at_the_guests(lab, how):
+    """One frame of a hundred: most are super-segments."""
+    hook, with_, _ = how.split("_")
+    with lab.guest() as guest:
+        guest.net.sysctl("net.ipv4.tcp_sack", int(with_ == "with"))
+        guest.net.filter("meta length > 100 numgen random mod 100 == 1 counter drop", hook=hook)
+        with pair_at(lab, guest, INTERNET4) as pair:
+            both_ways(pair, TOTAL // 16)
+        check(guest.net.filtered() > 0, "nothing was lost")
+
+
 @test
 def offloads_that_come_and_go_disturb_no_transfer(lab):
     features = ["tso", "gso", "gro", "sg", "tx"]
