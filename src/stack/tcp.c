@@ -32,7 +32,7 @@
 
 #define LANDING_MIN     4096 /* a rest of the landing buffer smaller than this is not used */
 #define LANDING_ALIGN   64
-#define WRITE_IOV_MAX   64
+#define WRITE_IOV_MAX   256
 #define CHUNKS_A_COMMIT 40 /* more than a reservation can be cut into */
 
 struct tcp *tcp_new(struct stack *stack)
@@ -466,6 +466,13 @@ void tcp_refuse(struct stack *stack, struct flow_handle handle, enum tcp_refusal
     }
     flow->upstream = NULL;
     tcp_flow_free(tcp, flow);
+}
+
+bool tcp_key_in_use(struct stack *stack, const struct flow_key *key)
+{
+    const struct tcp_flow *flow = tcp_flow_find(stack->tcp, key);
+
+    return flow && flow->state != TCP_TIME_WAIT;
 }
 
 bool tcp_open_to_guest(struct stack *stack, const struct flow_key *key,

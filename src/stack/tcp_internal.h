@@ -38,9 +38,7 @@
 #define TCP_SYN_TRIES_MAX    6
 #define TCP_CONNECT_LIFETIME (150 * SECOND_NS) /* longer than the host kernel tries */
 #define TCP_RESET_LINGER     (2 * SECOND_NS)
-#define TCP_TIME_WAIT_LENGTH                                                                       \
-    (10 * SECOND_NS) /* the link is local: segments do not live a minute                           \
-                      */
+#define TCP_TIME_WAIT_LENGTH (60 * SECOND_NS)
 #define TCP_IDLE_PROBE       (7200 * SECOND_NS)
 #define TCP_IDLE_PROBE_EVERY (75 * SECOND_NS)
 #define TCP_IDLE_PROBES      9
