@@ -14,8 +14,8 @@ packages_of() {
         # Compilers and linters; libraries; clients and servers of the tests in namespaces.
         echo clang clang-format-14 clang-tidy-14 cppcheck g++ \
             libcmocka-dev libldns-dev \
-            bind9-dnsutils curl dnsmasq-base iperf3 iproute2 iputils-ping \
-            isc-dhcp-client netcat-openbsd nftables procps python3 socat strace traceroute
+            bind9-dnsutils busybox-static curl dnsmasq-base iperf3 iproute2 iputils-ping \
+            isc-dhcp-client netcat-openbsd nftables procps python3 qemu-system-x86 socat strace traceroute
         ;;
     bench) echo curl iperf3 iproute2 passt procps python3 slirp4netns strace ;;
     *)
@@ -42,15 +42,41 @@ for package in $wanted; do
     printf '%s\n' $installed $missing | grep -qxF "$package" || missing="$missing $package"
 done
 
-[ -n "$missing" ] || exit 0
+install_missing() {
+    [ -n "$missing" ] || return 0
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "Packages are missing. Install them, then try again:" >&2
+        echo "    sudo apt-get install --no-install-recommends$missing" >&2
+        exit 1
+    fi
+    echo "Installing$missing"
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2086
+    apt-get install -qq -y --no-install-recommends $missing >/dev/null 2>&1 ||
+        { apt-get update -qq && apt-get install -qq -y --no-install-recommends $missing >/dev/null; }
+}
 
-if [ "$(id -u)" -ne 0 ]; then
-    echo "Packages are missing. Install them, then try again:" >&2
-    echo "    sudo apt-get install --no-install-recommends$missing" >&2
-    exit 1
-fi
-echo "Installing$missing"
-export DEBIAN_FRONTEND=noninteractive
-# shellcheck disable=SC2086
-apt-get install -qq -y --no-install-recommends $missing >/dev/null 2>&1 ||
-    { apt-get update -qq && apt-get install -qq -y --no-install-recommends $missing >/dev/null; }
+# The kernel of the tests in virtual machines is unpacked, not installed: it would otherwise become
+# this machine's. Without it those tests are skipped.
+kernel=/var/cache/culvert/guest-kernel
+unpack_kernel() {
+    rm -rf "$kernel.new" && mkdir -p "$kernel.new" && cd "$kernel.new" || return 1
+    package=$(apt-cache depends linux-image-cloud-amd64 |
+        sed -n 's/.*Depends: \(linux-image-.*-cloud-amd64\)$/\1/p')
+    apt-get download -qq "$package" >/dev/null 2>&1 ||
+        { apt-get update -qq && apt-get download -qq "$package"; } >/dev/null 2>&1 || return 1
+    dpkg -x "$package"_*.deb . && rm -f ./*.deb && mv "$kernel.new" "$kernel"
+}
+
+fetch_guest_kernel() {
+    [ "$(dpkg --print-architecture)" = amd64 ] && [ ! -d "$kernel" ] || return 0
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "No kernel for virtual machines: those tests are skipped until root has fetched one" >&2
+        return 0
+    fi
+    echo "Fetching a kernel for virtual machines"
+    (unpack_kernel) || echo "It cannot be had: tests in virtual machines will be skipped" >&2
+}
+
+install_missing
+case " $* " in *" test "*) fetch_guest_kernel ;; esac
