@@ -150,6 +150,17 @@ COUNTER(relay_echo_unknown_peer, "echo replies from somebody the guest has not a
 COUNTER(relay_error_reported, "ICMP errors passed on to the guest")
 COUNTER(relay_error_unrelated, "ICMP errors of no use to the guest")
 
+/* publish: published ports */
+COUNTER(publish_accepted, "connections that published ports accepted")
+COUNTER(publish_udp_clients, "clients of published UDP ports")
+COUNTER(publish_refused_by_guest, "clients reset because the guest refused")
+COUNTER(publish_unanswered, "clients reset because the guest did not answer")
+COUNTER(publish_link_down, "clients reset, datagrams dropped, because the guest's link is down")
+COUNTER(publish_no_flow, "clients reset because flows or memory ran out")
+COUNTER(publish_no_name, "clients reset because all ports of the gateway are taken")
+COUNTER(publish_no_descriptor, "times that accepting rested because descriptors ran out")
+COUNTER(publish_client_limit, "datagrams dropped because published UDP ports have too many clients")
+
 /* dns: the resolver the guest sees */
 COUNTER(dns_udp_messages, "DNS messages from the guest by UDP")
 COUNTER(dns_tcp_messages, "DNS messages from the guest by TCP")

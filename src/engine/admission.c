@@ -2,7 +2,8 @@
 /* Where a flow goes: to the resolver, to a socket of the relay's, or nowhere.
  *
  * The policy judges the destination as the guest wrote it. What it allows is then translated: the
- * gateway's address stands for the host's loopback. A datagram's verdict is kept with its peer in
+ * gateway's address stands for the host's loopback. What answers a client of a published port was
+ * admitted with the client (ingress.c). A datagram's verdict is kept with its peer in
  * the relay's mapping, so that only the first of a conversation is judged. */
 
 #include "engine/internal.h"
@@ -78,6 +79,8 @@ void admit_udp(void *ctx, const struct udp_datagram *datagram)
     uint32_t generation = policy_generation(engine->policy);
     struct ip_endpoint to;
 
+    if (engine->publish && publish_udp_reply(engine->publish, datagram, engine->now))
+        return;
     if (relay_udp_peer_known(engine->relay, key, generation, &to)) {
         relay_udp_send(engine->relay, datagram, &to, engine->now);
         return;

@@ -45,8 +45,8 @@ static const struct config_option options[] = {
     {"dns-host", 0, "NAME=A", "answer NAME with this address", CONFIG_ENGINE, true,
      config_parse_dns_host},
 
-    {"publish", 'p', "[A:]HOST:GUEST[/PROTO]", "publish a port of the guest's", CONFIG_ENGINE, true,
-     NULL},
+    {"publish", 'p', "[A:]HOST:GUEST[/udp]", "let this host's port, or range, lead to the guest's",
+     CONFIG_ENGINE, true, config_parse_publish},
     {"tls-intercept", 0, "HOSTS|all", "look into TLS", CONFIG_ENGINE, true, NULL},
     {"tls-bypass", 0, "HOSTS", "never look into these", CONFIG_ENGINE, true, NULL},
     {"secret", 0, "NAME@HOSTS=SOURCE", "a secret the guest never holds", CONFIG_ENGINE, true, NULL},

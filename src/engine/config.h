@@ -17,9 +17,11 @@
 
 #include "dns/dns.h"
 #include "policy/policy.h"
+#include "relay/publish.h"
 #include "wire/address.h"
 
 #define CONFIG_DNS_HOSTS_MAX 64
+#define CONFIG_PUBLISH_MAX   256
 #define CONFIG_MTU_MIN       576u
 #define CONFIG_MTU_MIN_IPV6  1280u
 #define CONFIG_MTU_MAX       65520u
@@ -72,6 +74,10 @@ struct culvert_config {
     size_t dns_count; /* 0: follow the host's /etc/resolv.conf */
     struct config_dns_host dns_hosts[CONFIG_DNS_HOSTS_MAX];
     size_t dns_host_count;
+
+    struct publish_spec publish[CONFIG_PUBLISH_MAX];
+    size_t publish_count;
+    bool publish_auto; /* what the command listens on as well; `run` alone knows that */
 
     uint32_t spin_us;
     bool spin_given; /* false: the engine's own default */

@@ -159,7 +159,8 @@ static int build_network(struct culvert_engine *engine, const struct culvert_con
     return dns_fill(engine, config);
 }
 
-static int build(struct culvert_engine *engine, const struct culvert_config *config)
+static int build(struct culvert_engine *engine, const struct culvert_config *config,
+                 struct culvert_error *error)
 {
     int r = stack_config_fill(config, &engine->addresses);
 
@@ -169,6 +170,8 @@ static int build(struct culvert_engine *engine, const struct culvert_config *con
         r = build_policy(engine, config);
     if (r == 0)
         r = build_network(engine, config);
+    if (r == 0)
+        r = ingress_open(engine, config, error);
     engine->spin.length = config->spin_given ? config->spin_us * UINT64_C(1000) : SPIN_NS_DEFAULT;
     return r;
 }
@@ -191,9 +194,12 @@ struct culvert_engine *culvert_engine_new(const struct culvert_config *config,
     engine->loop.epoll_fd = -1;
     engine->once = config->frontend.once;
     snprintf(engine->netns, sizeof engine->netns, "%s", config->frontend.netns);
-    r = build(engine, config);
+    if (error)
+        error->message[0] = '\0';
+    r = build(engine, config, error);
     if (r < 0) {
-        explain(error, "the engine cannot be set up: %s", strerror(-r));
+        if (error && error->message[0] == '\0')
+            explain(error, "the engine cannot be set up: %s", strerror(-r));
         culvert_engine_free(engine);
         errno = -r;
         return NULL;
@@ -291,6 +297,7 @@ struct culvert_engine *culvert_engine_free(struct culvert_engine *engine)
     if (engine->netdev)
         engine->netdev->ops->free(engine->netdev);
     host_addresses_free(engine->host_addresses);
+    ingress_free(engine);
     policy_free(engine->policy);
     timers_free(engine->timers);
     culvert_shared_state_free(engine->state);

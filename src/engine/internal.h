@@ -17,6 +17,7 @@
 #include "netdev/netdev.h"
 #include "policy/policy.h"
 #include "relay/host_addresses.h"
+#include "relay/publish.h"
 #include "relay/relay.h"
 #include "stack/stack.h"
 
@@ -37,6 +38,11 @@ struct culvert_engine {
 
     char netns[256]; /* for culvert_engine_attach(), as configured */
     bool once;
+
+    struct publish *publish;          /* the relay's; NULL: no port is, or will be, published */
+    struct ingress *ingress;          /* ingress.c; NULL before the first list of listeners */
+    struct listeners *ingress_wanted; /* handed over by another thread */
+    struct failure *ingress_failures; /* and to it */
 
     bool netdev_readable;
     bool netdev_gone;
@@ -61,5 +67,14 @@ void engine_take_netdev(struct culvert_engine *engine, struct netdev *netdev);
 void admit_tcp(void *ctx, struct flow_handle flow, const struct flow_key *key);
 void admit_udp(void *ctx, const struct udp_datagram *datagram);
 void admit_echo(void *ctx, const struct echo_request *request);
+
+/* ingress.c: published ports. Opens those of the configuration: 0, or negative errno with `error`
+ * (may be NULL) filled unless it is -ENOMEM. */
+int ingress_open(struct culvert_engine *engine, const struct culvert_config *config,
+                 struct culvert_error *error);
+void ingress_free(struct culvert_engine *engine);
+void ingress_link_changed(struct culvert_engine *engine);
+/* Takes over what ingress_follow() has handed in. */
+void ingress_apply(struct culvert_engine *engine);
 
 #endif

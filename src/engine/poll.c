@@ -43,6 +43,7 @@ static void netdev_link_changed(void *ctx)
 
     stack_set_link(engine->stack, &engine->netdev->link);
     relay_set_mtu(engine->relay, engine->netdev->link.mtu);
+    ingress_link_changed(engine);
 }
 
 static void proxy_ready(void *ctx, uint32_t index, uint32_t generation, uint32_t events)
@@ -51,6 +52,7 @@ static void proxy_ready(void *ctx, uint32_t index, uint32_t generation, uint32_t
 
     (void)index, (void)generation, (void)events;
     culvert_wake_drain(&engine->state->proxy_wake);
+    ingress_apply(engine);
 }
 
 int engine_poll_init(struct culvert_engine *engine)

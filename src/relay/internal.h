@@ -13,6 +13,8 @@
 #include "relay/slots.h"
 
 struct mapping;
+struct publish;
+struct port;
 struct udp_batch;
 struct udp_receiver;
 struct echo_buffer;
@@ -54,12 +56,29 @@ struct relay {
     enum echo_mode echo4, echo6; /* relay_echo.c */
     int echo4_error, echo6_error;
     uint16_t echo_identifier_base; /* raw mode */
+
+    struct publish *publish; /* publish.c; NULL: no port is published */
 };
 
 /* relay_tcp.c */
 void relay_tcp_init(struct relay *relay);
 void relay_tcp_fini(struct relay *relay);
 bool relay_tcp_run(struct relay *relay);
+/* A connection (taken over) that a published port accepted: begins a flow to the guest under `key`.
+ * The client learns by a RST if that comes to nothing. */
+void relay_tcp_accepted(struct relay *relay, int take_fd, const struct flow_key *key);
+/* Closes the connection by a RST. */
+void relay_tcp_abort(int take_fd);
+/* The guest is away: who waits for its answer is reset. */
+void relay_tcp_link_down(struct relay *relay);
+
+/* publish.c: a descriptor can be had again */
+void publish_descriptor_freed(struct publish *publish);
+static inline void relay_descriptor_freed(struct relay *relay)
+{
+    if (__builtin_expect(relay->publish != NULL, false))
+        publish_descriptor_freed(relay->publish);
+}
 
 /* A socket option that cannot fail in a way that matters: what it would have improved is lost. */
 void relay_set_option(int fd, int level, int option, int value);
@@ -85,17 +104,18 @@ struct mapping {
     struct ip_address guest;
     uint16_t guest_port; /* or identifier */
     uint8_t protocol;
-    bool v6;
+    bool v6; /* the socket; a published one may lead to the guest's other family */
     int fd;
 
-    bool error_pending;   /* EPOLLERR was seen: the error queue wants reading */
-    uint8_t appetite;     /* places offered to the next recvmmsg(); 0: the first */
-    bool answered;        /* traffic has gone both ways */
-    uint8_t ttl, tos;     /* as the socket is set; 0: the host's default */
-    int8_t dont_fragment; /* as the socket is set; -1: as it was made */
-    bool raw;             /* echo over a raw socket */
-    uint16_t identifier;  /* of a raw socket's echoes */
-    uint16_t segment_max; /* UDP_SEGMENT works up to this many bytes a datagram; 0: not at all */
+    bool error_pending;     /* EPOLLERR was seen: the error queue wants reading */
+    uint8_t appetite;       /* places offered to the next recvmmsg(); 0: the first */
+    bool answered;          /* traffic has gone both ways */
+    uint8_t ttl, tos;       /* as the socket is set; 0: the host's default */
+    int8_t dont_fragment;   /* as the socket is set; -1: as it was made */
+    bool raw;               /* echo over a raw socket */
+    uint16_t identifier;    /* of a raw socket's echoes */
+    uint16_t segment_max;   /* UDP_SEGMENT works up to this many bytes a datagram; 0: not at all */
+    struct port *published; /* its peers are clients, kept by publish_udp.c; NULL: they are here */
 
     struct mapping *next_in_bucket;
     struct list ready, by_use;
@@ -119,6 +139,10 @@ struct mapping *mapping_find(struct relay *relay, const struct flow_key *key);
  * counted. */
 struct mapping *mapping_obtain(struct relay *relay, const struct flow_key *key);
 void mapping_close(struct mapping *mapping);
+/* The mapping of a published port: not found by the guest's address, never evicted, not idle. Its
+ * socket is still to be bound. 0 or negative errno. */
+int mapping_publish(struct relay *relay, const struct flow_key *key, bool v6, struct port *port,
+                    struct mapping **ret);
 /* Traffic went to (or, `answered`, came from) a peer. */
 void mapping_touch(struct mapping *mapping, bool answered);
 /* NULL: none such. */
@@ -143,7 +167,16 @@ void mapping_send_failed(struct mapping *mapping, int error, struct culvert_fram
 /* Errors that may belong to an earlier datagram, to another peer. */
 bool mapping_error_is_borrowed(int error);
 
+/* publish_udp.c: who sent to a published port (new clients are judged; NULL: refused), and a client
+ * that is known */
+struct peer *publish_udp_sender(struct mapping *mapping, const struct ip_endpoint *client);
+struct peer *publish_udp_peer(struct mapping *mapping, const struct ip_address *address,
+                              uint16_t udp_port);
+
 /* relay_udp.c */
+/* Sends the guest's datagram from the mapping's socket, when the batch ends. */
+void udp_send_from(struct mapping *mapping, const struct udp_datagram *datagram,
+                   const struct ip_endpoint *to);
 void udp_flush_mapping(struct mapping *mapping);
 void udp_batch_free(struct relay *relay);
 /* relay_udp_receive.c: a turn; true: there may be more */

@@ -128,6 +128,19 @@ static int buckets_grow(struct relay *relay)
 
 /* ---- life and death ---- */
 
+static void leave_table(struct mapping *mapping)
+{
+    struct relay *relay = mapping->relay;
+
+    bucket_remove(relay, mapping);
+    list_remove(&mapping->by_use);
+    timer_cancel(relay->timers, &mapping->idle);
+    if (is_echo(mapping))
+        relay->echo_count--;
+    else
+        relay->udp_count--;
+}
+
 void mapping_close(struct mapping *mapping)
 {
     struct relay *relay = mapping->relay;
@@ -136,17 +149,13 @@ void mapping_close(struct mapping *mapping)
         udp_flush_mapping(mapping);
     if (relay->last_mapping == mapping)
         relay->last_mapping = NULL;
-    bucket_remove(relay, mapping);
+    if (!mapping->published)
+        leave_table(mapping);
     list_remove(&mapping->ready);
-    list_remove(&mapping->by_use);
-    timer_cancel(relay->timers, &mapping->idle);
-    if (is_echo(mapping))
-        relay->echo_count--;
-    else
-        relay->udp_count--;
     close(mapping->fd);
     free(mapping->peers);
     slots_give_back(&relay->mappings, mapping);
+    relay_descriptor_freed(relay);
 }
 
 static uint64_t idle_limit(const struct mapping *mapping)
@@ -170,6 +179,8 @@ void mapping_touch(struct mapping *mapping, bool answered)
 {
     struct relay *relay = mapping->relay;
 
+    if (mapping->published)
+        return;
     mapping->last_used = relay->now;
     mapping->answered |= answered;
     if (relay->now - mapping->listed_at < SECOND_NS)
@@ -253,11 +264,25 @@ static void mapping_setup(struct relay *relay, struct mapping *mapping, const st
     timer_init(&mapping->idle, mapping_idle);
 }
 
+/* On failure the mapping is given back, and its socket closed. */
+static int mapping_register(struct mapping *mapping)
+{
+    struct relay *relay = mapping->relay;
+    int r = loop_add(relay->loop, mapping->fd, EPOLLIN | EPOLLET, relay->mapping_handler,
+                     mapping->slot.index, mapping->slot.generation);
+
+    if (r < 0) {
+        close(mapping->fd);
+        slots_give_back(&relay->mappings, mapping);
+    }
+    return r;
+}
+
 static struct mapping *mapping_new(struct relay *relay, const struct flow_key *key)
 {
     const bool echo = key->protocol != IPPROTO_UDP;
     struct mapping *mapping;
-    int fd, r;
+    int fd;
 
     if (buckets_grow(relay) < 0 || !(mapping = slots_take(&relay->mappings))) {
         count(relay->counters, COUNTER_relay_mapping_no_memory);
@@ -271,11 +296,7 @@ static struct mapping *mapping_new(struct relay *relay, const struct flow_key *k
         return NULL;
     }
     mapping_setup(relay, mapping, key, fd);
-    r = loop_add(relay->loop, fd, EPOLLIN | EPOLLET, relay->mapping_handler, mapping->slot.index,
-                 mapping->slot.generation);
-    if (r < 0) {
-        close(fd);
-        slots_give_back(&relay->mappings, mapping);
+    if (mapping_register(mapping) < 0) {
         count(relay->counters, COUNTER_relay_mapping_no_memory);
         return NULL;
     }
@@ -303,6 +324,28 @@ struct mapping *mapping_obtain(struct relay *relay, const struct flow_key *key)
     list_push_back(&relay->mappings_by_use, &mapping->by_use);
     timer_arm(relay->timers, &mapping->idle, relay->now + idle_limit(mapping));
     return mapping;
+}
+
+int mapping_publish(struct relay *relay, const struct flow_key *key, bool v6, struct port *port,
+                    struct mapping **ret)
+{
+    struct mapping *mapping = slots_take(&relay->mappings);
+    int fd, r;
+
+    if (!mapping)
+        return -ENOMEM;
+    fd = mapping_socket(relay, false, v6);
+    if (fd < 0) {
+        slots_give_back(&relay->mappings, mapping);
+        return fd;
+    }
+    mapping_setup(relay, mapping, key, fd);
+    mapping->v6 = v6;
+    mapping->published = port;
+    r = mapping_register(mapping);
+    if (r == 0)
+        *ret = mapping;
+    return r;
 }
 
 /* ---- peers ---- */
@@ -343,6 +386,8 @@ struct peer *mapping_peer_of_real(struct mapping *mapping, const struct ip_addre
 {
     int found = -1;
 
+    if (mapping->published)
+        return publish_udp_peer(mapping, address, port);
     if (!mapping->peer_count)
         return NULL;
     if (endpoint_is(&mapping->peers[mapping->last_peer].real, address, port))

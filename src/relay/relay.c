@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "relay/internal.h"
+#include "relay/publish.h"
 
 #define MTU_DEFAULT 1500
 
@@ -34,6 +35,7 @@ struct relay *relay_free(struct relay *relay)
 {
     if (!relay)
         return NULL;
+    publish_free(relay->publish);
     relay_tcp_fini(relay);
     mapping_fini(relay);
     udp_batch_free(relay);

@@ -3,7 +3,9 @@
  *
  * A flow is a nonblocking socket and the stack's handle. It is CONNECTING until connect() has an
  * answer, then OPEN, until the stack closes it; an ORPHAN is a socket whose guest has reset while
- * bytes acknowledged to the guest were still in the send buffer.
+ * bytes acknowledged to the guest were still in the send buffer. A connection that a published port
+ * accepted is OPEN from the beginning, but OFFERED and PAUSED until the guest has answered:
+ * whatever ends it before that is a RST for the client, and so is a silence of OFFER_LIFE.
  *
  * Registration. One edge-triggered registration per socket, made after connect() (before it a
  * socket reports a spurious event). A connection that stands at once, as on loopback, is registered
@@ -41,6 +43,7 @@
 #define RESET_GRACE      (200 * MS_NS)
 #define RETRY_DELAY      (10 * MS_NS) /* after ENOMEM and its kin */
 #define ORPHAN_LIFE      (2 * SECOND_NS)
+#define OFFER_LIFE       (5 * SECOND_NS) /* the SYN and two repetitions */
 #define ORPHAN_POLL_MIN  (1 * MS_NS)
 #define ORPHAN_POLL_MAX  (64 * MS_NS)
 #define KEEPALIVE_IDLE_S 60
@@ -61,7 +64,8 @@ enum flow_flag {
     FLOW_WRITE_BLOCKED = 32, /* the stack waits for tcp_writable() */
     FLOW_OUT_ARMED = 64,     /* registered with EPOLLOUT */
     FLOW_KEEPALIVE = 128,
-    FLOW_SHUT = 256, /* the guest sent all it had, and FIN */
+    FLOW_SHUT = 256,    /* the guest sent all it had, and FIN */
+    FLOW_OFFERED = 512, /* accepted for the guest, who has not answered yet */
 };
 
 struct flow {
@@ -117,6 +121,7 @@ static void flow_free(struct flow *flow)
     if (flow->fd >= 0)
         close(flow->fd); /* the last reference: this ends the registration too */
     slots_give_back(&relay->flows, flow);
+    relay_descriptor_freed(relay);
 }
 
 /* From now on close() sends a RST and discards what is unsent. */
@@ -183,6 +188,24 @@ static bool give_up_an_orphan(struct relay *relay)
     return true;
 }
 
+/* The guest has answered: from now on the flow is like one that was connected. */
+static void offer_taken(struct flow *flow)
+{
+    if (!(flow->flags & FLOW_OFFERED))
+        return;
+    flow->flags &= (uint16_t)~FLOW_OFFERED;
+    timer_cancel(flow->relay->timers, &flow->timer);
+}
+
+/* It has not, and will not be waited for. */
+static void offer_lapsed(struct flow *flow)
+{
+    count(flow->relay->counters, COUNTER_publish_unanswered);
+    flow->flags &= (uint16_t)~FLOW_OFFERED;
+    flow_arm_abort(flow);
+    tcp_host_reset(flow->relay->stack, flow->handle);
+}
+
 static void flow_expired(void *arg, struct timer *timer, uint64_t now)
 {
     struct flow *flow = list_entry(timer, struct flow, timer);
@@ -197,6 +220,10 @@ static void flow_expired(void *arg, struct timer *timer, uint64_t now)
         return;
     if ((flow->flags & FLOW_RESET) && (flow->flags & FLOW_PAUSED)) {
         tcp_host_reset(relay->stack, flow->handle);
+        return;
+    }
+    if (flow->flags & FLOW_OFFERED) {
+        offer_lapsed(flow);
         return;
     }
     if ((flow->flags & FLOW_READABLE) && !(flow->flags & FLOW_PAUSED))
@@ -395,6 +422,45 @@ void relay_tcp_connect(struct relay *relay, struct flow_handle handle, const str
         return;
     }
     flow_begin(flow, to);
+}
+
+/* ---- accepted ---- */
+
+void relay_tcp_abort(int take_fd)
+{
+    struct linger linger = {.l_onoff = 1, .l_linger = 0};
+
+    (void)setsockopt(take_fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+    close(take_fd);
+}
+
+void relay_tcp_accepted(struct relay *relay, int take_fd, const struct flow_key *key)
+{
+    struct flow *flow = flow_new(relay, take_fd, (struct flow_handle){0, 0});
+
+    if (!flow) {
+        relay_tcp_abort(take_fd);
+        return;
+    }
+    flow->state = FLOW_OPEN;
+    flow->flags = FLOW_OFFERED | FLOW_PAUSED;
+    if (flow_register(flow, false) < 0 ||
+        !tcp_open_to_guest(relay->stack, key, &upstream, relay, flow_token(flow), &flow->handle)) {
+        count(relay->counters, COUNTER_publish_no_flow);
+        flow_abort(flow);
+        return;
+    }
+    timer_arm(relay->timers, &flow->timer, clock_now() + OFFER_LIFE);
+}
+
+void relay_tcp_link_down(struct relay *relay)
+{
+    for (uint32_t i = 0; i < slots_limit(&relay->flows); i++) {
+        struct flow *flow = slots_at(&relay->flows, i);
+
+        if (flow && (flow->flags & FLOW_OFFERED))
+            offer_lapsed(flow);
+    }
 }
 
 /* ---- events ---- */
@@ -644,6 +710,7 @@ static ssize_t upstream_write(void *ctx, uint64_t token, const struct iovec *iov
 
     if (!flow)
         return -EPIPE;
+    offer_taken(flow);
     while (count > 0) {
         const int some = count < IOV_MAX ? count : IOV_MAX;
         struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)some};
@@ -672,6 +739,7 @@ static void upstream_shut_write(void *ctx, uint64_t token)
 
     if (!flow)
         return;
+    offer_taken(flow);
     flow->flags |= FLOW_SHUT;
     /* Fails only when the connection is dead already, which has its own event. */
     (void)shutdown(flow->fd, SHUT_WR);
@@ -683,6 +751,7 @@ static void upstream_resume(void *ctx, uint64_t token)
 
     if (!flow)
         return;
+    offer_taken(flow);
     flow->flags &= (uint16_t)~FLOW_PAUSED;
     if (flow->state == FLOW_OPEN && (flow->flags & FLOW_READABLE) && !(flow->flags & FLOW_EOF_SENT))
         flow_schedule(flow);
@@ -700,13 +769,26 @@ static void upstream_keepalive(void *ctx, uint64_t token)
     relay_set_option(flow->fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 }
 
+/* Ended before the guest had answered: by its RST, by its silence, or because the client is gone.
+ */
+static void offer_refused(struct flow *flow, enum tcp_close how)
+{
+    if (how == TCP_CLOSE_RESET)
+        count(flow->relay->counters, COUNTER_publish_refused_by_guest);
+    else if (how == TCP_CLOSE_VANISHED)
+        count(flow->relay->counters, COUNTER_publish_unanswered);
+    flow_abort(flow);
+}
+
 static void upstream_close(void *ctx, uint64_t token, enum tcp_close how)
 {
     struct flow *flow = flow_of(ctx, token);
 
     if (!flow)
         return;
-    if (how == TCP_CLOSE_FINISHED)
+    if (flow->flags & FLOW_OFFERED)
+        offer_refused(flow, how);
+    else if (how == TCP_CLOSE_FINISHED)
         flow_free(flow);
     else if (how == TCP_CLOSE_RESET && flow->state == FLOW_OPEN && flow_unsent(flow) > 0)
         flow_make_orphan(flow);

@@ -523,6 +523,20 @@ static void gather_single(struct mapping *mapping, const struct udp_datagram *da
     gather_or_flush(mapping, datagram, to, &part);
 }
 
+static void gather_datagram(struct mapping *mapping, const struct udp_datagram *datagram,
+                            const struct ip_endpoint *to)
+{
+    if (datagram->gso_size && datagram->gso_size < datagram->payload_len)
+        gather_super(mapping, datagram, to);
+    else
+        gather_single(mapping, datagram, to);
+}
+
+static bool is_too_long(const struct udp_datagram *datagram)
+{
+    return !datagram->gso_size && datagram->payload_len > PAYLOAD_MAX + 20;
+}
+
 static bool may_be_sent(struct relay *relay, const struct udp_datagram *datagram,
                         const struct ip_endpoint *to)
 {
@@ -535,7 +549,7 @@ static bool may_be_sent(struct relay *relay, const struct udp_datagram *datagram
         count(relay->counters, COUNTER_relay_send_failed);
         return false;
     }
-    if (!datagram->gso_size && datagram->payload_len > PAYLOAD_MAX + 20) {
+    if (is_too_long(datagram)) {
         count(relay->counters, COUNTER_relay_send_failed);
         return false;
     }
@@ -556,10 +570,16 @@ void relay_udp_send(struct relay *relay, const struct udp_datagram *datagram,
         return;
     }
     mapping_touch(mapping, false);
-    if (datagram->gso_size && datagram->gso_size < datagram->payload_len)
-        gather_super(mapping, datagram, to);
+    gather_datagram(mapping, datagram, to);
+}
+
+void udp_send_from(struct mapping *mapping, const struct udp_datagram *datagram,
+                   const struct ip_endpoint *to)
+{
+    if (!is_too_long(datagram) && batch_of(mapping->relay))
+        gather_datagram(mapping, datagram, to);
     else
-        gather_single(mapping, datagram, to);
+        count(mapping->relay->counters, COUNTER_relay_send_failed);
 }
 
 /* ---- verdicts ---- */

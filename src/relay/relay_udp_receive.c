@@ -306,6 +306,8 @@ static struct peer *sender_of(struct mapping *mapping, const struct sockaddr_in6
 
     if (!ip_endpoint_from_sockaddr((const struct sockaddr *)from, &real))
         return NULL;
+    if (mapping->published)
+        return publish_udp_sender(mapping, &real);
     return mapping_peer_of_real(mapping, &real.address, real.port);
 }
 
@@ -319,7 +321,8 @@ static void take_in(struct mapping *mapping, struct udp_receiver *receiver, unsi
         struct arrival arrival;
 
         if (!peer) {
-            count(mapping->relay->counters, COUNTER_relay_udp_unknown_peer);
+            if (!mapping->published) /* there it was refused, and counted */
+                count(mapping->relay->counters, COUNTER_relay_udp_unknown_peer);
             continue;
         }
         known = true;

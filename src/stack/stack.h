@@ -143,6 +143,8 @@ void tcp_refuse(struct stack *stack, struct flow_handle flow, enum tcp_refusal h
 bool tcp_open_to_guest(struct stack *stack, const struct flow_key *key,
                        const struct tcp_upstream *upstream, void *ctx, uint64_t token,
                        struct flow_handle *ret_flow);
+/* Is there a live flow under this key? */
+bool tcp_key_in_use(struct stack *stack, const struct flow_key *key);
 /* Room for bytes from the host: fills iov (TCP_RESERVE_IOV entries at most) and returns their
  * number; 0: the guest's window or the budget is full, wait for resume(). Must be followed by
  * tcp_rx_commit() before any other reserve. */

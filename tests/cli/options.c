@@ -126,7 +126,7 @@ static void a_bad_value_is_reported_with_option_fault_and_mend(void **state)
 
 static void what_is_not_there_yet_says_so(void **state)
 {
-    static const char *const names[] = {"publish", "policy", "events", "tls-intercept", "rate-up"};
+    static const char *const names[] = {"policy", "events", "tls-intercept", "rate-up"};
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char word[64], message[128];
@@ -136,10 +136,17 @@ static void what_is_not_there_yet_says_so(void **state)
         assert_refused(state, message, (const char *const[]){word, "x", NULL});
         assert_refused(state, message, (const char *const[]){word, NULL});
     }
-    assert_refused(state, "--publish: not available yet; leave it out",
-                   (const char *const[]){"-p", "80:80", NULL});
-    assert_refused(state, "--publish: not available yet; leave it out",
-                   (const char *const[]){"-p80:80", NULL});
+}
+
+static void ports_are_published_by_a_letter_too(void **state)
+{
+    static const char *const words[] = {"-p", "8080:80", "-p[::1]:53:53/udp", "--publish=1:1"};
+    struct culvert_config *config = *state;
+    struct culvert_error error;
+
+    assert_int_equal(options_parse(4, words, CONFIG_RUN, config, &error), 4);
+    assert_int_equal(config->publish_count, 3);
+    assert_int_equal(config->publish[1].protocol, IPPROTO_UDP);
 }
 
 int main(void)
@@ -155,6 +162,7 @@ int main(void)
         TEST(an_overlong_option_is_refused_whole),
         TEST(a_bad_value_is_reported_with_option_fault_and_mend),
         TEST(what_is_not_there_yet_says_so),
+        TEST(ports_are_published_by_a_letter_too),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -55,6 +55,40 @@ void tcp_refuse(struct stack *stack, struct flow_handle flow, enum tcp_refusal h
     f->gone = true;
 }
 
+bool tcp_key_in_use(struct stack *stack, const struct flow_key *key)
+{
+    for (size_t i = 0; i < FLOWS_MAX; i++) {
+        const struct fake_flow *f = &stack->flows[i];
+
+        if (f->to_guest && !f->gone && memcmp(&f->key, key, sizeof *key) == 0)
+            return true;
+    }
+    return false;
+}
+
+bool tcp_open_to_guest(struct stack *stack, const struct flow_key *key,
+                       const struct tcp_upstream *upstream, void *ctx, uint64_t token,
+                       struct flow_handle *ret_flow)
+{
+    uint32_t i = 0;
+
+    while (i < FLOWS_MAX && stack->flows[i].bytes)
+        i++;
+    if (i == FLOWS_MAX || stack->refuses_to_open)
+        return false;
+    stack->flows[i] = (struct fake_flow){.refused = -1,
+                                         .close_how = -1,
+                                         .to_guest = true,
+                                         .key = *key,
+                                         .upstream = upstream,
+                                         .ctx = ctx,
+                                         .token = token,
+                                         .bytes = malloc(RECEIVED_MAX)};
+    assert_non_null(stack->flows[i].bytes);
+    *ret_flow = (struct flow_handle){i, 1};
+    return true;
+}
+
 int tcp_rx_reserve(struct stack *stack, struct flow_handle flow, struct iovec *iov)
 {
     struct fake_flow *f = live(stack, flow);

@@ -35,6 +35,8 @@ struct fake_flow {
     uint8_t *bytes;
     bool reserved;
     int close_how; /* -1, or enum tcp_close */
+    bool to_guest; /* by tcp_open_to_guest() */
+    struct flow_key key;
 };
 
 struct fake_output {
@@ -53,6 +55,7 @@ struct fake_report {
 };
 
 struct stack {
+    bool refuses_to_open; /* tcp_open_to_guest() */
     struct fake_flow flows[FLOWS_MAX];
     struct fake_output outputs[DATAGRAMS_MAX];
     size_t output_count;
