@@ -13,7 +13,7 @@
 
 #define DNS_QUERIES_MAX         1024       /* outstanding questions */
 #define DNS_CLIENTS_MAX         2048       /* guest's messages that wait for them */
-#define DNS_QUERY_CLIENTS_MAX   64         /* the same, for one question */
+#define DNS_QUERY_CLIENTS_MAX   512        /* the same, for one question */
 #define DNS_ATTEMPTS_MAX        2048       /* sockets */
 #define DNS_QUERY_ATTEMPTS_MAX  4          /* the same, for one question */
 #define DNS_BUCKETS             1024       /* a power of two */

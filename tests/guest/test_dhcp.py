@@ -92,6 +92,13 @@ def dhclient(guest, client, *words):
                                  client.script, "-lf", client.place + "/lease", "-pf",
                                  client.place + "/pid", *words, "eth0", timeout=30 * SLOWNESS)
     check(status == 0, f"dhclient: {status} {out} {err}")
+    await_background(client)
+
+
+def await_background(client):
+    """It goes on in the background, and writes its number down there."""
+    wait_until(lambda: os.path.exists(client.place + "/pid") and
+               os.path.getsize(client.place + "/pid") > 0, "dhclient's pid file")
 
 
 def end_dhclient(guest, client, *words):
@@ -207,6 +214,7 @@ def dhclient_is_given_its_ipv6_address(lab):
                                      client.script, "-lf", client.place + "/lease", "-pf",
                                      client.place + "/pid", "eth0", timeout=30 * SLOWNESS)
         check(status == 0, f"dhclient: {status} {out} {err}")
+        await_background(client)
         try:
             given = client.given("BOUND6")
             equal(given["new_ip6_address"], GUEST6)

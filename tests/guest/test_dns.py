@@ -208,14 +208,14 @@ def hundreds_of_questions_at_a_time_are_answered(lab):
     with lab.guest() as guest:
         client = guest.socket(socket.AF_INET, socket.SOCK_DGRAM)
         client.connect((DNS4, 53))
-        for i in range(200):
+        for i in range(400):
             client.send(question(i, "www.test" if i % 2 else f"name{i}.test"))
         seen = {}
-        while len(seen) < 200:
+        while len(seen) < 400:
             answer = client.recv(2000)
             seen[struct.unpack("!H", answer[:2])[0]] = answer[3] & 15
-        equal(set(seen), set(range(200)))
-        check(all(rcode == (0 if i % 2 else 3) for i, rcode in seen.items()), "rcodes")
+        wrong = {i: rcode for i, rcode in seen.items() if rcode != (0 if i % 2 else 3)}
+        check(not wrong, f"rcodes {wrong} {guest.counters()}")
 
 
 @test
@@ -254,11 +254,11 @@ def a_dead_first_resolver_costs_well_under_a_second(lab, dead):
         lab.host.ip("route replace unreachable 45.33.7.7")
     write_resolv_conf(first, INTERNET4)
     with lab.guest() as guest:
-        for i, limit in enumerate((0.8, 0.4, 0.4)):
+        for i in range(3):
             for words in (["+notcp"], ["+tcp"]):
                 took, (_, data, _) = seconds_for(guest, *words, "www.test", "A")
                 equal(data, ["93.184.216.80"])
-                check(took < limit * SLOWNESS, f"question {i} {words} took {took:.2f} s")
+                check(took < 0.8 * SLOWNESS, f"question {i} {words} took {took:.2f} s")
 
 
 @test
@@ -267,19 +267,16 @@ def a_resolver_that_refuses_is_passed_over(lab):
     with lab.internet.socket(socket.AF_INET, socket.SOCK_DGRAM) as refusing:
         refusing.bind((SILENT4, 53))
 
-        def refuse():
-            while True:
-                try:
-                    data, back = refusing.recvfrom(2000)
-                except OSError:
-                    return
-                refusing.sendto(data[:2] + bytes([data[2] | 0x80, 0x85]) + data[4:], back)
-        in_thread(refuse)
+        def refuse_one():
+            data, back = refusing.recvfrom(2000)
+            refusing.sendto(data[:2] + bytes([data[2] | 0x80, 0x85]) + data[4:], back)
+        refused = in_thread(refuse_one)
         write_resolv_conf(SILENT4, INTERNET4)
         with lab.guest() as guest:
             took, (rcode, data, _) = seconds_for(guest, "www.test", "A")
             equal((rcode, data), ("NOERROR", ["93.184.216.80"]))
             check(took < 0.5 * SLOWNESS, f"{took:.2f} s")
+            refused()
 
 
 @test

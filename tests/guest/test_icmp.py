@@ -74,7 +74,7 @@ def pings_of_all_sizes(target):
 def check_pings(outcome):
     status, out, err = outcome
     check(status == 0, f"status {status}: {out} {err}")
-    equal(out.count(" 2 received"), 9, "answered pings")
+    equal(out.count(" 2 received"), 9, out)
 
 
 @for_each(target=WHERE)
