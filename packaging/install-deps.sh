@@ -14,7 +14,7 @@ packages_of() {
         # Compilers and linters; libraries; clients and servers of the tests in namespaces.
         echo clang clang-format-14 clang-tidy-14 cppcheck g++ \
             libcmocka-dev libldns-dev \
-            bind9-dnsutils busybox-static curl dnsmasq-base iperf3 iproute2 iputils-ping \
+            bind9-dnsutils busybox-static curl dnsmasq-base ethtool iperf3 iproute2 iputils-ping \
             isc-dhcp-client netcat-openbsd nftables procps python3 qemu-system-x86 socat strace traceroute
         ;;
     bench) echo curl iperf3 iproute2 passt procps python3 slirp4netns strace ;;

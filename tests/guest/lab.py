@@ -12,9 +12,10 @@ All three are network namespaces and the test program is in all of them: `with l
 holds both ends of a connection, and what one does is seen at the other without a helper program.
 Real clients are run the same way (`guest.run("curl", ...)`).
 
-A test is a function decorated with @test, named as a sentence; main() runs those whose names contain
-an argument of the program's (all without one) and prints "ok NAME", "not ok NAME reason" or
-"skip NAME reason". $CULVERT_OPTIONS are given to every guest, to try all of it in another way. Nothing here sleeps for luck: wait_until() polls. Every socket has a deadline.
+A test is a function decorated with @test, named as a sentence; main() runs those whose names hold
+one of the program's arguments (all without any) and prints "ok NAME", "not ok NAME reason" or "skip
+NAME reason". $CULVERT_OPTIONS are given to every guest, to try all of it in another way. Nothing
+here sleeps for luck: wait_until() polls. Every socket has a deadline.
 """
 
 import contextlib
@@ -274,6 +275,7 @@ class Guest:
             raise AssertionError("culvert run: " + self.stderr())
         init = open(f"/proc/{self.pid}/task/{self.pid}/children").read().split()[0]
         self.net = Network(os.open(f"/proc/{init}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+        self.counters()  # an answer means that all has been set up
 
     def __enter__(self):
         return self
@@ -320,7 +322,7 @@ class Guest:
         return self.net.run(*words, **options)
 
     def wire(self):
-        """A raw socket on eth0: frames put in as if the guest had sent them, and all frames seen."""
+        """A raw socket on eth0: puts frames in as if the guest had sent them, and sees all."""
         made = self.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         made.bind(("eth0", 0))
         return made
@@ -339,7 +341,8 @@ class Guest:
         """The counters by name, asked for by SIGUSR1."""
         before = len(self.stderr())
         self.process.send_signal(signal.SIGUSR1)
-        text = wait_until(lambda: self.stderr()[before:], "the counters of SIGUSR1")
+        text = wait_until(lambda: self.stderr()[before:], "the counters of SIGUSR1",
+                          pause=0.001)
         return counters_in(text)
 
     def descriptors(self):
@@ -493,6 +496,8 @@ def main():
     if os.geteuid() != 0:
         print(f"skip {program} needs root, to make networks")
         return
+    if not os.access(CULVERT, os.X_OK):
+        sys.exit(f"{CULVERT} is missing: build it, or say in $CULVERT where it is")
     _enter_namespaces()
     lab = Lab()
     wanted = [t for t in _TESTS if not sys.argv[1:] or

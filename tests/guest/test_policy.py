@@ -10,7 +10,7 @@ import socket
 import time
 
 from lab import (DEADLINE, GATEWAY4, GATEWAY6, GUEST4, HOST4, HOST6, INTERNET4, INTERNET6, SLOWNESS,
-                 check, counters_in, equal, fails_with, for_each, in_thread, main, test, wait_until)
+                 check, counters_in, equal, fails_with, for_each, main, test, wait_until)
 
 AT_ONCE = 0.1 * SLOWNESS
 PORT = 8080
@@ -95,7 +95,7 @@ def an_address_the_host_gains_is_denied_from_then_on(lab):
         reaches(guest, servers, "8.8.8.8")
         lab.host.ip("addr add 8.8.8.8/32 dev lo")
         try:
-            wait_until(lambda: denied_now(guest, servers, "8.8.8.8"), "the new address is the host's")
+            wait_until(lambda: denied_now(guest, servers, "8.8.8.8"), "it is the host's now")
         finally:
             lab.host.ip("addr del 8.8.8.8/32 dev lo")
         wait_until(lambda: not denied_now(guest, servers, "8.8.8.8"), "it is the internet's again")
