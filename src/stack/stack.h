@@ -133,6 +133,16 @@ enum tcp_refusal {
 /* Who relays the flow. Before tcp_connected(). False: the flow is gone. */
 bool tcp_set_upstream(struct stack *stack, struct flow_handle flow,
                       const struct tcp_upstream *upstream, void *ctx, uint64_t token);
+/* An upstream as it was set. */
+struct tcp_upstream_ref {
+    const struct tcp_upstream *upstream;
+    void *ctx;
+    uint64_t token;
+};
+/* Puts another upstream in front of the flow's own, which is returned for it to call on. False: the
+ * flow is gone, or has none. */
+bool tcp_wrap_upstream(struct stack *stack, struct flow_handle flow,
+                       const struct tcp_upstream_ref *wrapper, struct tcp_upstream_ref *ret_inner);
 /* The host connection stands: answers the SYN. */
 void tcp_connected(struct stack *stack, struct flow_handle flow);
 /* It does not: the flow ends, `close` is not called. */

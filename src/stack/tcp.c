@@ -424,6 +424,17 @@ bool tcp_set_upstream(struct stack *stack, struct flow_handle handle,
     return true;
 }
 
+bool tcp_wrap_upstream(struct stack *stack, struct flow_handle handle,
+                       const struct tcp_upstream_ref *wrapper, struct tcp_upstream_ref *ret_inner)
+{
+    struct tcp_flow *flow = tcp_flow_of(stack, handle);
+
+    if (!flow || !flow->upstream)
+        return false;
+    *ret_inner = (struct tcp_upstream_ref){flow->upstream, flow->upstream_ctx, flow->token};
+    return tcp_set_upstream(stack, handle, wrapper->upstream, wrapper->ctx, wrapper->token);
+}
+
 void tcp_connected(struct stack *stack, struct flow_handle handle)
 {
     struct tcp *tcp = stack->tcp;
