@@ -83,6 +83,9 @@ struct culvert_frame {
     struct culvert_offload offload;
     uint16_t segment_count;
     uint16_t segment_capacity;
+    /** The segments lie in memory that the guest may change, and waits to have back (vhost-user):
+     * bytes that are judged, or kept beyond the batch, are copied first. */
+    bool borrowed;
     uint32_t refs;                    /**< touched only by _ref and _unref */
     struct culvert_segment *segments; /**< what follows data[len - 1] */
     uint64_t user;                    /**< the producer's to use (a vhost-user descriptor, say) */

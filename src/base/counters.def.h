@@ -23,6 +23,17 @@ COUNTER(netdev_connect_failed, "attempts to connect to the guest's socket that f
 COUNTER(netdev_unnamed, "frames from a socket without a name, which could not be answered")
 COUNTER(netdev_stranger, "frames from another socket than the guest's")
 
+/* vhost_user: the front end and its rings; each of the first six ends the connection */
+COUNTER(vhost_user_bad_message, "messages of the front end that are malformed or impossible now")
+COUNTER(vhost_user_bad_memory, "memory regions that cannot be mapped, overlap or are too many")
+COUNTER(vhost_user_bad_ring, "rings that do not lie in the guest's memory or cannot be set up")
+COUNTER(vhost_user_bad_index, "rings whose index jumped by more than they hold")
+COUNTER(vhost_user_bad_chain, "descriptor chains with loops, wrong indices, lengths or flags")
+COUNTER(vhost_user_bad_address, "descriptors that point outside the guest's memory")
+COUNTER(vhost_user_unsupported, "messages of the front end that are not supported")
+COUNTER(vhost_user_disabled, "frames from the guest dropped because their queue is disabled")
+COUNTER(vhost_user_small_buffers, "frames dropped because the guest's buffers are too small or few")
+
 /* tcp */
 COUNTER(tcp_flows_opened, "TCP flows begun by the guest")
 COUNTER(tcp_flows_established, "TCP flows established")
@@ -124,6 +135,12 @@ COUNTER(policy_denied_rule, "flows denied by a rule")
 COUNTER(policy_dropped_rule, "flows dropped by a rule, in silence")
 COUNTER(policy_denied_default, "flows denied because no rule allows them")
 COUNTER(policy_denied_floor, "flows denied because the rule that allows them does not name them")
+COUNTER(policy_denied_unpinned, "flows denied because their name was not answered with this address")
+COUNTER(policy_denied_unnamed, "flows denied because they hide the name that would be allowed")
+COUNTER(policy_hello_malformed, "flows reset because their ClientHello or request head is malformed")
+COUNTER(policy_hello_too_large, "flows reset because their ClientHello or request head has no end")
+COUNTER(policy_hello_late, "flows reset because their ClientHello or request head came too slowly")
+COUNTER(policy_no_memory, "flows reset because there was no memory to judge them")
 
 /* relay: the host's sockets */
 COUNTER(relay_unspecified_address, "flows to 0.0.0.0 or ::, which would reach the host's loopback")

@@ -15,7 +15,10 @@ static const struct kind {
     const char *name;
     netdev_new *create; /* NULL: not available yet */
 } kinds[] = {
-    {"stream", netdev_stream_new}, {"dgram", NULL}, {"vhost-user", NULL}, {"tap", NULL},
+    {"stream", netdev_stream_new},
+    {"dgram", NULL},
+    {"vhost-user", netdev_vhost_user_new},
+    {"tap", NULL},
     {"interface", NULL},
 };
 

@@ -4,14 +4,16 @@
  * A queue is a list of chunks; a chunk is a piece of memory somebody owns: one of our buffers, or a
  * frame of the guest's, kept by reference. Three queues a flow: `unacked` towards the guest,
  * `for_host` in order and `out_of_order` from the guest. What is small is copied into small buffers
- * and packed, so that a byte never pins 64 KiB; what is large is never copied. */
+ * and packed, so that a byte never pins 64 KiB; what is large is never copied, unless it is borrowed
+ * (frame.h). */
 
 #include <assert.h>
 #include <stdlib.h>
 
 #include "stack/tcp_internal.h"
 
-#define CHUNKS_PER_SLAB 128
+#define CHUNKS_PER_SLAB  128
+#define FRAME_PIECES_MAX 24 /* the linear part, and a guest's scattered pages (vhost-user) */
 
 static bool chunk_slab_add(struct tcp *tcp)
 {
@@ -159,11 +161,11 @@ uint32_t tcp_queue_append_copy(struct tcp *tcp, struct tcp_queue *queue, uint32_
 bool tcp_queue_append_frame(struct tcp *tcp, struct tcp_queue *queue, uint32_t seq,
                             struct culvert_frame *frame, size_t offset, uint32_t len)
 {
-    struct iovec iov[8];
-    size_t n = culvert_frame_slice(frame, offset, len, iov, 8);
+    struct iovec iov[FRAME_PIECES_MAX];
+    size_t n = culvert_frame_slice(frame, offset, len, iov, FRAME_PIECES_MAX);
     struct tcp_queue pieces = {0};
 
-    if (n > 8)
+    if (n > FRAME_PIECES_MAX)
         return false; /* no netdev makes such frames; the guest will send it again */
     for (size_t i = 0; i < n; i++) {
         struct tcp_chunk *chunk = tcp_chunk_new(tcp);
@@ -189,10 +191,14 @@ bool tcp_queue_append_frame(struct tcp *tcp, struct tcp_queue *queue, uint32_t s
     return true;
 }
 
-/* The memory that a chunk of a frame keeps from being reused. */
+/* The memory that a chunk of a frame keeps from being reused. The guest's descriptors are few, and
+ * what lies behind them is the guest's to change: it is never worth keeping. */
 static size_t pinned_by(const struct tcp_chunk *chunk)
 {
     size_t pinned = chunk->frame->capacity;
+
+    if (chunk->frame->borrowed)
+        return SIZE_MAX;
 
     for (size_t i = 0; i < chunk->frame->segment_count; i++)
         pinned += chunk->frame->segments[i].buffer->capacity;
