@@ -21,4 +21,10 @@ static inline bool refs_drop(uint32_t *refs)
            __atomic_fetch_sub(refs, 1, __ATOMIC_ACQ_REL) == 1;
 }
 
+/* The caller's reference is the only one, and what other holders did is visible. */
+static inline bool refs_is_only(const uint32_t *refs)
+{
+    return __atomic_load_n(refs, __ATOMIC_ACQUIRE) == 1;
+}
+
 #endif

@@ -3,8 +3,10 @@
  *
  * recvmmsg() takes many datagrams at once, and with UDP_GRO each may be a run of equal ones that
  * the kernel had put together. Any of them may have 64 KiB, but most have less than two: so each is
- * received into a small place followed by a big one. The small places of one call lie in one buffer
- * and the big buffers are touched, and replaced, only when something did not fit the small.
+ * received into a small place followed by a big one. The small places of one call lie in one
+ * buffer, which serves further calls, of whichever mapping, until its places are used up: so a
+ * datagram on its way to a slow guest holds a place and not a buffer. The big buffers are touched,
+ * and replaced, only when something did not fit the small.
  *
  * Consecutive datagrams from one peer with equal sizes go to the stack together, as segments of one
  * output with gso_size (the last may be shorter), without being copied. A run that the kernel made
@@ -15,6 +17,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
+#include "base/refs.h"
 #include "relay/internal.h"
 
 #include <netinet/udp.h>
@@ -40,7 +43,8 @@ union receive_control {
 
 struct udp_receiver {
     struct pool *small_pool, *big_pool;
-    struct culvert_buffer *small; /* of the call in progress; NULL between two */
+    struct culvert_buffer *small; /* NULL: none begun */
+    unsigned small_used;          /* its places that datagrams lie in */
     struct culvert_buffer *big[PLACES];
     struct mmsghdr headers[PLACES];
     struct iovec iov[PLACES][2];
@@ -78,6 +82,7 @@ void udp_receiver_free(struct relay *relay)
         return;
     for (size_t i = 0; i < PLACES; i++)
         culvert_buffer_unref(receiver->big[i]);
+    culvert_buffer_unref(receiver->small);
     pool_free(receiver->small_pool);
     pool_free(receiver->big_pool);
     free(receiver);
@@ -104,9 +109,15 @@ static struct udp_receiver *receiver_of(struct relay *relay)
     return relay->receiver;
 }
 
+/* The small place of the i-th message of a call. */
+static uint8_t *small_place(const struct udp_receiver *receiver, unsigned i)
+{
+    return receiver->small->data + (size_t)(receiver->small_used + i) * SMALL;
+}
+
 static void prepare_place(struct udp_receiver *receiver, unsigned i)
 {
-    receiver->iov[i][0] = (struct iovec){receiver->small->data + (size_t)i * SMALL, SMALL};
+    receiver->iov[i][0] = (struct iovec){small_place(receiver, i), SMALL};
     receiver->iov[i][1] = (struct iovec){receiver->big[i]->data, BIG};
     receiver->headers[i].msg_hdr = (struct msghdr){
         .msg_name = &receiver->from[i],
@@ -118,13 +129,27 @@ static void prepare_place(struct udp_receiver *receiver, unsigned i)
     };
 }
 
+/* `want` small places. A buffer that nobody looks into any more begins anew, so that with a quick
+ * guest it is the same few places each time, and they are in the cache. */
+static bool reserve_small(struct udp_receiver *receiver, unsigned want)
+{
+    if (receiver->small && refs_is_only(&receiver->small->refs))
+        receiver->small_used = 0;
+    if (receiver->small && PLACES - receiver->small_used < want)
+        receiver->small = culvert_buffer_unref(receiver->small);
+    if (!receiver->small) {
+        receiver->small = pool_take_buffer(receiver->small_pool);
+        receiver->small_used = 0;
+    }
+    return receiver->small != NULL;
+}
+
 /* Up to `want` places with buffers; 0: none to be had. */
 static unsigned prepare_places(struct udp_receiver *receiver, unsigned want)
 {
     unsigned n;
 
-    receiver->small = pool_take_buffer(receiver->small_pool);
-    if (!receiver->small)
+    if (!reserve_small(receiver, want))
         return 0;
     for (n = 0; n < want; n++) {
         if (!receiver->big[n])
@@ -133,8 +158,6 @@ static unsigned prepare_places(struct udp_receiver *receiver, unsigned want)
             break;
         prepare_place(receiver, n);
     }
-    if (!n)
-        receiver->small = culvert_buffer_unref(receiver->small);
     return n;
 }
 
@@ -145,7 +168,7 @@ static void finish_places(struct udp_receiver *receiver, unsigned n)
         if (receiver->headers[i].msg_len > SMALL)
             receiver->big[i] = culvert_buffer_unref(receiver->big[i]);
     }
-    receiver->small = culvert_buffer_unref(receiver->small);
+    receiver->small_used += n;
 }
 
 /* ---- to the stack ---- */
@@ -291,8 +314,8 @@ static struct arrival arrival_at(struct udp_receiver *receiver, unsigned i)
     const size_t small = arrival.len < SMALL ? arrival.len : SMALL;
 
     if (small)
-        arrival.segments[arrival.segment_count++] = (struct culvert_segment){
-            receiver->small, receiver->small->data + (size_t)i * SMALL, small};
+        arrival.segments[arrival.segment_count++] =
+            (struct culvert_segment){receiver->small, small_place(receiver, i), small};
     if (arrival.len > small)
         arrival.segments[arrival.segment_count++] =
             (struct culvert_segment){receiver->big[i], receiver->big[i]->data, arrival.len - small};

@@ -160,6 +160,20 @@ def guest_ports_do_not_share_an_outer_port(lab, address):
             equal(client.recv(100), b"you are %d" % i)
 
 
+@for_each(worker=["direct", "thread"])
+def a_burst_for_many_guest_ports_is_complete(lab, worker):
+    """One small datagram for each: what waits for the guest costs little enough."""
+    with lab.guest(f"--net-worker={worker}") as guest, peer_at(lab, INTERNET4) as peer:
+        clients, sources = [guest_socket(guest, INTERNET4) for _ in range(300)], []
+        for client in clients:
+            client.sendto(b"?", (INTERNET4, peer.getsockname()[1]))
+            sources.append(peer.recvfrom(10)[1])
+        for i, source in enumerate(sources):
+            peer.sendto(b"%d" % i, source)
+        for i, client in enumerate(clients):
+            equal(client.recv(10), b"%d" % i)
+
+
 @for_each(address=[INTERNET4, INTERNET6])
 def datagrams_from_strangers_are_not_let_in(lab, address):
     with lab.guest() as guest, peer_at(lab, address) as peer, peer_at(lab, address) as stranger:

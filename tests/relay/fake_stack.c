@@ -169,6 +169,8 @@ int stack_udp_output(struct stack *stack, const struct udp_output *output)
         at += output->segments[i].len;
     }
     assert_int_equal(at, output->len);
+    if (stack->holds && output->segment_count > 0)
+        stack->held[stack->held_count++] = culvert_buffer_ref(output->segments[0].buffer);
     return 0;
 }
 
@@ -225,6 +227,8 @@ int bench_teardown(void **state)
 {
     struct bench *bench = *state;
 
+    for (size_t i = 0; i < bench->stack->held_count; i++)
+        culvert_buffer_unref(bench->stack->held[i]);
     relay_free(bench->relay);
     loop_fini(&bench->loop);
     timers_free(bench->timers);

@@ -59,6 +59,9 @@ struct stack {
     struct fake_flow flows[FLOWS_MAX];
     struct fake_output outputs[DATAGRAMS_MAX];
     size_t output_count;
+    bool holds; /* keeps the first buffer of each output, as a queue to the guest would */
+    struct culvert_buffer *held[DATAGRAMS_MAX];
+    size_t held_count;
     struct fake_report reports[64];
     size_t report_count;
     struct echo_reply replies[16];

@@ -417,6 +417,35 @@ static void server_sends_run(int server, const uint8_t *data, size_t len, uint16
     assert_int_equal(sendmsg(server, &msg, 0), len);
 }
 
+static void many_mappings_have_datagrams_on_their_way_to_a_slow_guest(void **state)
+{
+    enum { MAPPINGS = 300 };
+    struct bench *bench = *state;
+    uint16_t port;
+    int server = server_socket(AF_INET, SOCK_DGRAM, &port);
+    struct sockaddr_storage from[MAPPINGS];
+
+    bench->stack->holds = true;
+    for (uint16_t i = 0; i < MAPPINGS; i++) {
+        char buffer[8];
+
+        guest_sends(bench, key_of((uint16_t)(5000 + i), port, false), "x", 1);
+        relay_batch_end(bench->relay);
+        assert_int_equal(server_receives(server, buffer, sizeof buffer, &from[i]), 1);
+    }
+    for (int i = 0; i < MAPPINGS; i++)
+        server_sends(server, &i, sizeof i, &from[i]);
+    BENCH_UNTIL(bench, bench->stack->output_count == MAPPINGS);
+    for (int i = 0; i < MAPPINGS; i++) {
+        int value;
+
+        memcpy(&value, bench->stack->outputs[i].bytes, sizeof value);
+        assert_int_equal(bench->stack->outputs[i].key.guest_port, 5000 + value);
+    }
+    assert_int_equal(counted(bench, COUNTER_relay_udp_no_buffer), 0);
+    close(server);
+}
+
 static void run_of_the_kernels_goes_on_as_it_is(void **state)
 {
     struct bench *bench = *state;
@@ -770,6 +799,7 @@ int main(void)
         T(super_datagram_is_cut_in_datagrams),
         T(datagram_over_many_segments_arrives_whole),
         T(equal_datagrams_go_to_the_guest_together),
+        T(many_mappings_have_datagrams_on_their_way_to_a_slow_guest),
         T(run_of_the_kernels_goes_on_as_it_is),
         T(run_above_the_guests_mtu_goes_singly),
         T(closed_port_is_reported_with_the_guests_names),
