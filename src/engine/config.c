@@ -169,6 +169,7 @@ struct culvert_config *culvert_config_new(void)
         errno = ENOMEM;
         return NULL;
     }
+    policy_builder_allow_names(config->policy, CONFIG_NAMES_ENFORCED);
     config->mtu = 1500;
     subnet_init(&config->ipv4, "10.0.2.100", 24);
     subnet_init(&config->ipv6, "fd63:756c:7665::64", 64);

@@ -68,6 +68,14 @@ static int check_subnet(const struct config_subnet *subnet, char family,
     return 0;
 }
 
+static int check_policy(const struct culvert_config *config, struct culvert_error *error)
+{
+    char message[sizeof error->message];
+    int r = policy_builder_check(config->policy, message, sizeof message);
+
+    return r == -EINVAL ? fault("%s", message) : r;
+}
+
 int config_finish(const struct culvert_config *config, struct culvert_error *error)
 {
     int r = check_subnet(&config->ipv4, '4', error);
@@ -81,7 +89,7 @@ int config_finish(const struct culvert_config *config, struct culvert_error *err
                      CONFIG_MTU_MIN_IPV6);
     if (config->verbose && config->quiet)
         return fault("quiet: contradicts verbose; leave one out");
-    return 0;
+    return check_policy(config, error);
 }
 
 /* Connecting a datagram socket sends nothing, but fails without a route. The address is a public

@@ -1,37 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Collecting rules, and compiling them into a policy.
- *
- * The builder keeps rules as parsed. policy_build() numbers them (the profile's last) and sorts
- * each target of each rule into the form it is looked up in: prefixes into the prefix index of its
- * direction, groups and `any` into a table of services each. */
+/* Collecting what a policy is built from: rules by flag, a document's, a profile's; sets and lists.
+ * Sets are looked up when everything is there (policy_builder_check()), for a flag may name a set
+ * of a document that is read later. Compiling is compile.c's. */
+
+#include "policy/builder.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-#include "policy/compiled.h"
-#include "policy/rule.h"
+#include "base/cleanup.h"
 #include "policy/suggest.h"
-
-struct rule_list {
-    struct rule *rules;
-    size_t count, capacity;
-};
-
-struct policy_builder {
-    struct rule_list rules;
-    struct rule_list profile;
-    struct ip_prefix *nat64;
-    size_t nat64_count;
-    struct ip_address *host_addresses;
-    size_t host_address_count;
-};
+#include "policy/target.h"
 
 static const struct ip_prefix NAT64_WELL_KNOWN = {.address = {.bytes = {0x00, 0x64, 0xff, 0x9b}},
                                                   .length = 96}; /* RFC 6052, 2.1 */
-static const struct ip_prefix ALL_IPV4 = {.address = {.bytes = {[10] = 0xff, [11] = 0xff}},
-                                          .length = 96};
 
 #define PROFILE_RULES_MAX 3
 
@@ -65,21 +51,160 @@ static void rule_list_clear(struct rule_list *list)
     *list = (struct rule_list){0};
 }
 
+void rule_source_clear(struct rule_source *source)
+{
+    rule_list_clear(&source->rules);
+    target_sets_clear(&source->sets);
+    target_sets_clear(&source->lists);
+}
+
 struct policy_builder *policy_builder_free(struct policy_builder *builder)
 {
     if (!builder)
         return NULL;
-    rule_list_clear(&builder->rules);
-    rule_list_clear(&builder->profile);
+    rule_source_clear(&builder->own);
+    rule_source_clear(&builder->document);
+    rule_source_clear(&builder->profile);
+    free(builder->document_profile);
     free(builder->nat64);
     free(builder->host_addresses);
+    free(builder->hosts);
     free(builder);
     return NULL;
 }
 
-/* Parses `text` to the end of `list`. As rule_parse(). */
-static int rule_list_add(struct rule_list *list, const char *text, char *message, size_t size)
+void policy_builder_files(struct policy_builder *builder, policy_read_file *read, void *ctx)
 {
+    builder->read = read;
+    builder->read_ctx = ctx;
+}
+
+void policy_builder_allow_names(struct policy_builder *builder, bool allowed)
+{
+    builder->names_refused = !allowed;
+}
+
+/* ---- lists ---- */
+
+char *builder_list_name(const char *name, const char *folder)
+{
+    char *whole = NULL;
+    if (strncmp(name, "file:", 5) != 0 || name[5] == '/' || !folder)
+        return strdup(name);
+    return asprintf(&whole, "file:%s%s", folder, name + 5) < 0 ? NULL : whole;
+}
+
+int builder_read_list(const struct policy_builder *builder, struct target_set *set,
+                      const char *name, char *message, size_t size)
+{
+    const char *path = name + 5; /* behind "file:" */
+    _cleanup_free_ char *text = NULL;
+    size_t len;
+
+    if (!builder->read) {
+        if (size > 0)
+            snprintf(message, size, "%s: lists in files cannot be read here: write a set", path);
+        return -EINVAL;
+    }
+    int r = builder->read(builder->read_ctx, path, &text, &len);
+    if (r == -ENOMEM)
+        return r;
+    if (r < 0) {
+        if (size > 0)
+            snprintf(message, size, "%s: the list cannot be read: %s", path, strerror(-r));
+        return -EINVAL;
+    }
+    return target_set_add_list(set, text, len, path, message, size);
+}
+
+static int add_list(const struct policy_builder *builder, struct target_sets *lists,
+                    const char *name, char *message, size_t size)
+{
+    if (target_sets_find(lists, name))
+        return 0;
+    struct target_set *set = target_set_new(name);
+    if (!set)
+        return -ENOMEM;
+    int r = builder_read_list(builder, set, name, message, size);
+    if (r < 0) {
+        target_set_free(set);
+        return r;
+    }
+    return target_sets_add(lists, set);
+}
+
+/* Finds what is a list among the targets, in its full name, and reads it. */
+static int add_lists(const struct policy_builder *builder, struct target_sets *lists,
+                     struct rule_target *targets, size_t count, const char *folder, char *message,
+                     size_t size)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (targets[i].kind != RULE_TARGET_SET || strncmp(targets[i].set, "file:", 5) != 0)
+            continue;
+        char *name = builder_list_name(targets[i].set, folder);
+        if (!name)
+            return -ENOMEM;
+        free(targets[i].set);
+        targets[i].set = name;
+        int r = add_list(builder, lists, name, message, size);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+int policy_builder_reload(struct policy_builder *builder, char *message, size_t size)
+{
+    struct rule_source *sources[] = {&builder->own, &builder->document};
+    struct target_sets fresh[2] = {{0}};
+    int r = 0;
+    for (size_t i = 0; i < 2 && r == 0; i++) {
+        for (size_t j = 0; j < sources[i]->lists.count && r == 0; j++)
+            r = add_list(builder, &fresh[i], sources[i]->lists.list[j]->name, message, size);
+    }
+    for (size_t i = 0; i < 2; i++) {
+        struct target_sets *unwanted = r == 0 ? &sources[i]->lists : &fresh[i];
+        target_sets_clear(unwanted);
+        if (r == 0)
+            sources[i]->lists = fresh[i];
+    }
+    return r;
+}
+
+/* ---- rules ---- */
+
+static int copy_text(char **to, const char *text)
+{
+    if (text && !(*to = strdup(text)))
+        return -ENOMEM;
+    return 0;
+}
+
+static int complete_rule(const struct policy_builder *builder, struct rule_source *source,
+                         struct rule *rule, const struct rule_facts *facts, char *message,
+                         size_t size)
+{
+    if (builder->names_refused && rule_has_name(rule)) {
+        if (size > 0)
+            snprintf(message, size,
+                     "domain targets are not enforced yet; name addresses, CIDRs or groups");
+        return -EINVAL;
+    }
+    rule->expires = facts->expires;
+    if (copy_text(&rule->where, facts->where) < 0 || copy_text(&rule->id, facts->id) < 0 ||
+        copy_text(&rule->comment, facts->comment) < 0)
+        return -ENOMEM;
+    int r = add_lists(builder, &source->lists, rule->targets, rule->target_count, facts->folder,
+                      message, size);
+    return r < 0 ? r
+                 : add_lists(builder, &source->lists, rule->widening, rule->widening_count,
+                             facts->folder, message, size);
+}
+
+int rule_source_add(const struct policy_builder *builder, struct rule_source *source,
+                    const char *text, const struct rule_facts *facts, char *message, size_t size)
+{
+    struct rule_list *list = &source->rules;
     if (list->count == list->capacity) {
         size_t capacity = list->capacity ? list->capacity * 2 : 8;
         struct rule *larger = reallocarray(list->rules, capacity, sizeof *larger);
@@ -88,8 +213,14 @@ static int rule_list_add(struct rule_list *list, const char *text, char *message
         list->rules = larger;
         list->capacity = capacity;
     }
-    int r = rule_parse(text, &list->rules[list->count], message, size);
-    if (r == 0)
+    struct rule *rule = &list->rules[list->count];
+    int r = rule_parse(text, rule, message, size);
+    if (r < 0)
+        return r;
+    r = complete_rule(builder, source, rule, facts, message, size);
+    if (r < 0)
+        rule_clear(rule);
+    else
         list->count++;
     return r;
 }
@@ -97,12 +228,15 @@ static int rule_list_add(struct rule_list *list, const char *text, char *message
 int policy_builder_add(struct policy_builder *builder, const char *rule, const char *where,
                        char *message, size_t size)
 {
+    struct rule_facts facts = {.where = where, .expires = RULE_NEVER_EXPIRES};
     char fault[400];
-    int r = rule_list_add(&builder->rules, rule, fault, sizeof fault);
+    int r = rule_source_add(builder, &builder->own, rule, &facts, fault, sizeof fault);
     if (r == -EINVAL && size > 0)
         snprintf(message, size, "%s%s%s", where ? where : "", where ? ": " : "", fault);
     return r == -ENODATA ? 0 : r;
 }
+
+/* ---- the profile ---- */
 
 static int fail_profile(const char *name, char *message, size_t size)
 {
@@ -120,33 +254,53 @@ static int fail_profile(const char *name, char *message, size_t size)
 int policy_builder_profile(struct policy_builder *builder, const char *name, char *message,
                            size_t size)
 {
+    struct rule_source source = {0};
     const struct profile *profile = PROFILES;
+    char where[32];
+
     while (profile < PROFILES + PROFILE_COUNT && strcmp(profile->name, name) != 0)
         profile++;
     if (profile == PROFILES + PROFILE_COUNT)
         return fail_profile(name, message, size);
-
-    struct rule_list list = {0};
+    snprintf(where, sizeof where, "profile %s", profile->name);
+    struct rule_facts facts = {.where = where, .expires = RULE_NEVER_EXPIRES};
     for (size_t i = 0; i < PROFILE_RULES_MAX && profile->rules[i]; i++) {
-        int r = rule_list_add(&list, profile->rules[i], message, size);
+        int r = rule_source_add(builder, &source, profile->rules[i], &facts, message, size);
         if (r < 0) {
-            rule_list_clear(&list);
+            rule_source_clear(&source);
             return r;
         }
     }
-    rule_list_clear(&builder->profile);
-    builder->profile = list;
+    rule_source_clear(&builder->profile);
+    builder->profile = source;
     return 0;
+}
+
+const char *policy_builder_document_profile(const struct policy_builder *builder)
+{
+    return builder->document_profile;
+}
+
+/* ---- addresses ---- */
+
+/* Room for one more at the end of *array; NULL: no memory. */
+static void *append(void *array, size_t *count, size_t element)
+{
+    void **place = array;
+    void *larger = reallocarray(*place, *count + 1, element);
+    if (!larger)
+        return NULL;
+    *place = larger;
+    return (char *)larger + (*count)++ * element;
 }
 
 int policy_builder_host_address(struct policy_builder *builder, const struct ip_address *address)
 {
-    struct ip_address *larger =
-        reallocarray(builder->host_addresses, builder->host_address_count + 1, sizeof *larger);
-    if (!larger)
+    struct ip_address *place =
+        append(&builder->host_addresses, &builder->host_address_count, sizeof *place);
+    if (!place)
         return -ENOMEM;
-    larger[builder->host_address_count++] = *address;
-    builder->host_addresses = larger;
+    *place = *address;
     return 0;
 }
 
@@ -154,212 +308,164 @@ int policy_builder_nat64(struct policy_builder *builder, const struct ip_prefix 
 {
     if (prefix->length != 96 || ip_address_is_v4(&prefix->address) || prefix->address.be32[3] != 0)
         return -EINVAL;
-    struct ip_prefix *larger =
-        reallocarray(builder->nat64, builder->nat64_count + 1, sizeof *larger);
-    if (!larger)
+    struct ip_prefix *place = append(&builder->nat64, &builder->nat64_count, sizeof *place);
+    if (!place)
         return -ENOMEM;
-    larger[builder->nat64_count++] = *prefix;
-    builder->nat64 = larger;
+    *place = *prefix;
     return 0;
 }
 
-/* ---- compiling ---- */
-
-struct build {
-    struct policy *policy;
-    const struct rule *rules; /* all of them, numbered */
-    uint32_t count;
-    struct service_builder services;
-    struct prefix_entries entries;
-};
-
-static bool rule_has_kind(const struct rule *rule, unsigned kind)
+int policy_builder_dns_host(struct policy_builder *builder, const struct dns_name *name,
+                            const struct ip_address *address)
 {
-    for (size_t i = 0; i < rule->target_count; i++) {
-        const struct rule_target *target = &rule->targets[i];
-        if (kind == TARGET_KIND_ANY
-                ? target->kind == RULE_TARGET_ANY
-                : target->kind == RULE_TARGET_GROUP && (unsigned)target->group == 1u << kind)
-            return true;
-    }
-    return false;
-}
-
-static int build_kind(struct build *build, enum policy_direction direction, unsigned kind,
-                      bool allow, struct service_table *ret)
-{
-    for (uint32_t i = 0; i < build->count; i++) {
-        const struct rule *rule = &build->rules[i];
-        if (rule->direction == direction && (rule->action == POLICY_ALLOW) == allow &&
-            rule_has_kind(rule, kind) && service_builder_add(&build->services, rule, i) < 0)
-            return -ENOMEM;
-    }
-    return service_builder_finish(&build->services, &build->policy->pool, ret);
-}
-
-/* A NAT64 address is judged as the IPv4 address it carries, so an allow for a larger IPv6 prefix
- * does not reach it; a refusal does. Hence a border at each NAT64 prefix, within which refusals are
- * repeated. */
-static int add_nat64_refusals(struct build *build, const struct ip_prefix *prefix, uint32_t number)
-{
-    int r = 0;
-    if (build->rules[number].action == POLICY_ALLOW)
-        return 0;
-    for (size_t i = 0; i < build->policy->nat64_count && r == 0; i++) {
-        const struct ip_prefix *nat64 = &build->policy->nat64[i];
-        if (prefix->length < 96 && ip_prefix_contains(prefix, &nat64->address))
-            r = prefix_entries_add(&build->entries, nat64, number);
-    }
-    return r;
-}
-
-static int collect_rule_prefixes(struct build *build, uint32_t number)
-{
-    const struct rule *rule = &build->rules[number];
-    int r = 0;
-    for (size_t i = 0; i < rule->target_count && r == 0; i++) {
-        const struct rule_target *target = &rule->targets[i];
-        if (target->kind != RULE_TARGET_PREFIX)
-            continue;
-        r = prefix_entries_add(&build->entries, &target->prefix, number);
-        if (r == 0)
-            r = add_nat64_refusals(build, &target->prefix, number);
-    }
-    return r;
-}
-
-static int build_prefixes(struct build *build, enum policy_direction direction,
-                          struct prefix_index *index)
-{
-    build->entries.count = 0;
-    int r = prefix_entries_add_border(&build->entries, &ALL_IPV4);
-    for (size_t i = 0; i < build->policy->nat64_count && r == 0; i++)
-        r = prefix_entries_add_border(&build->entries, &build->policy->nat64[i]);
-    for (uint32_t i = 0; i < build->count && r == 0; i++) {
-        if (build->rules[i].direction == direction)
-            r = collect_rule_prefixes(build, i);
-    }
-    if (r < 0)
-        return r;
-    return prefix_index_build(index, &build->entries, build->rules, &build->services,
-                              &build->policy->pool);
-}
-
-/* Published ports admit everyone until there is a `from` rule; egress needs a rule always. */
-static enum policy_action fallback_of(const struct build *build, enum policy_direction direction)
-{
-    if (direction == POLICY_EGRESS)
-        return POLICY_DENY;
-    for (uint32_t i = 0; i < build->count; i++) {
-        if (build->rules[i].direction == POLICY_INGRESS)
-            return POLICY_DENY;
-    }
-    return POLICY_ALLOW;
-}
-
-static int build_direction(struct build *build, enum policy_direction direction)
-{
-    struct direction *d = &build->policy->directions[direction];
-    d->fallback = fallback_of(build, direction);
-    int r = build_prefixes(build, direction, &d->prefixes);
-    for (unsigned kind = 0; kind < TARGET_KINDS && r == 0; kind++) {
-        r = build_kind(build, direction, kind, true, &d->allow[kind]);
-        if (r == 0)
-            r = build_kind(build, direction, kind, false, &d->refuse[kind]);
-    }
-    return r;
-}
-
-static void *copy_array(const void *array, size_t count, size_t element)
-{
-    void *copy = calloc(count ? count : 1, element);
-    if (copy && count > 0)
-        memcpy(copy, array, count * element);
-    return copy;
-}
-
-/* What the policy keeps besides the compiled form. */
-static int copy_facts(struct policy *policy, const struct policy_builder *builder,
-                      const struct rule *rules, size_t count)
-{
-    policy->nat64 = copy_array(builder->nat64, builder->nat64_count, sizeof *policy->nat64);
-    policy->host_addresses = copy_array(builder->host_addresses, builder->host_address_count,
-                                        sizeof *policy->host_addresses);
-    policy->rules = calloc(count + 1, sizeof *policy->rules);
-    if (!policy->nat64 || !policy->host_addresses || !policy->rules)
+    struct name_host *place = append(&builder->hosts, &builder->host_count, sizeof *place);
+    if (!place)
         return -ENOMEM;
-    policy->nat64_count = builder->nat64_count;
-    policy->host_address_count = builder->host_address_count;
-    for (size_t i = 0; i < count; i++) {
-        policy->rules[i].action = rules[i].action;
-        policy->rules[i].text = strdup(rules[i].text);
-        if (!policy->rules[i].text)
-            return -ENOMEM;
-        policy->rule_count++;
-    }
+    *place = (struct name_host){.name = *name, .address = *address};
     return 0;
 }
 
-/* All rules in order, as a borrowed view: the rules stay the builder's. */
-static struct rule *number_rules(const struct policy_builder *builder, size_t *ret_count)
+/* ---- does it fit together? ---- */
+
+const struct target_set *builder_find_set(const struct policy_builder *builder, const char *name)
 {
-    size_t own = builder->rules.count, profile = builder->profile.count;
-    if (own + profile >= NO_RULE)
+    const struct target_sets *places[] = {&builder->document.sets, &builder->own.lists,
+                                          &builder->document.lists};
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        const struct target_set *set = target_sets_find(places[i], name);
+        if (set)
+            return set;
+    }
+    return NULL;
+}
+
+struct rule *builder_rules(const struct policy_builder *builder, uint32_t *ret_count)
+{
+    const struct rule_list *lists[] = {&builder->own.rules, &builder->document.rules,
+                                       &builder->profile.rules};
+    size_t count = 0;
+    for (size_t i = 0; i < 3; i++)
+        count += lists[i]->count;
+    if (count >= NO_RULE)
         return NULL;
-    struct rule *rules = calloc(own + profile + 1, sizeof *rules);
+    struct rule *rules = calloc(count + 1, sizeof *rules), *to = rules;
     if (!rules)
         return NULL;
-    if (own > 0)
-        memcpy(rules, builder->rules.rules, own * sizeof *rules);
-    if (profile > 0)
-        memcpy(rules + own, builder->profile.rules, profile * sizeof *rules);
-    *ret_count = own + profile;
+    for (size_t i = 0; i < 3; i++) {
+        if (lists[i]->count > 0)
+            memcpy(to, lists[i]->rules, lists[i]->count * sizeof *rules);
+        to += lists[i]->count;
+    }
+    *ret_count = (uint32_t)count;
     return rules;
 }
 
-static int compile(struct policy *policy, const struct policy_builder *builder)
+struct check {
+    const struct policy_builder *builder;
+    const struct rule *rule;
+    char *message;
+    size_t size;
+};
+
+__attribute__((format(printf, 2, 3))) static int fail_check(const struct check *check,
+                                                            const char *format, ...)
 {
-    size_t count;
-    struct rule *rules = number_rules(builder, &count);
-    if (!rules)
-        return -ENOMEM;
-    struct build build = {.policy = policy, .rules = rules, .count = (uint32_t)count};
-    int r = copy_facts(policy, builder, rules, count);
-    if (r == 0)
-        r = build_direction(&build, POLICY_EGRESS);
-    if (r == 0)
-        r = build_direction(&build, POLICY_INGRESS);
-    service_builder_clear(&build.services);
-    prefix_entries_clear(&build.entries);
-    free(rules);
+    char fault[300], shown[64];
+    const char *text = check->rule->text;
+    va_list arguments;
+
+    if (check->size == 0)
+        return -EINVAL;
+    va_start(arguments, format);
+    vsnprintf(fault, sizeof fault, format, arguments);
+    va_end(arguments);
+    if (check->rule->where)
+        snprintf(check->message, check->size, "%s: %s", check->rule->where, fault);
+    else
+        snprintf(check->message, check->size, "rule \"%s\": %s",
+                 text_show(text, strlen(text), shown, sizeof shown), fault);
+    return -EINVAL;
+}
+
+static int fail_set(const struct check *check, const char *name)
+{
+    const struct target_sets *sets = &check->builder->document.sets;
+    const char **names = calloc(sets->count + 1, sizeof *names), *near = NULL;
+    int r;
+
+    for (size_t i = 0; i < sets->count && names; i++)
+        names[i] = sets->list[i]->name;
+    if (names)
+        near = suggest_word(name, names, sets->count);
+    if (near)
+        r = fail_check(check, "there is no set \"%s\"; did you mean \"@%s\"?",
+                       target_show(name).text, near);
+    else
+        r = fail_check(check, "there is no set \"%s\": define it in the policy file's \"sets\"",
+                       target_show(name).text);
+    free(names);
     return r;
 }
 
-struct policy *policy_build(const struct policy_builder *builder, uint32_t generation)
+/* A set among the targets, or behind "in". */
+static int check_set(const struct check *check, const char *name, bool widening, bool *ret_names)
 {
-    struct policy *policy = calloc(1, sizeof *policy);
-    if (!policy)
-        return NULL;
-    policy->generation = generation;
-    if (compile(policy, builder) < 0) {
-        errno = ENOMEM;
-        return policy_free(policy);
-    }
-    return policy;
+    const struct target_set *set = builder_find_set(check->builder, name);
+    struct target_shown shown = target_show(name);
+
+    if (!set)
+        return fail_set(check, name);
+    if (set->name_count == 0)
+        return 0;
+    *ret_names = true;
+    if (check->builder->names_refused)
+        return fail_check(check,
+                          "\"@%s\" holds domain names, which are not enforced yet; name "
+                          "addresses, CIDRs or groups",
+                          shown.text);
+    if (widening)
+        return fail_check(check, "\"@%s\" holds names; behind \"in\" stand addresses only",
+                          shown.text);
+    if (check->rule->direction == POLICY_INGRESS)
+        return fail_check(check, "\"@%s\" holds names, but who comes from outside has none",
+                          shown.text);
+    if (check->rule->action == POLICY_ALLOW && set->too_broad)
+        return fail_check(check,
+                          "%s in \"@%s\" reaches beyond one owner's names: write one more label",
+                          set->too_broad, shown.text);
+    return 0;
 }
 
-struct policy *policy_free(struct policy *policy)
+static int check_rule(const struct check *check)
 {
-    if (!policy)
-        return NULL;
-    for (uint32_t i = 0; i < policy->rule_count; i++)
-        free(policy->rules[i].text);
-    free(policy->rules);
-    prefix_index_clear(&policy->directions[POLICY_EGRESS].prefixes);
-    prefix_index_clear(&policy->directions[POLICY_INGRESS].prefixes);
-    service_pool_clear(&policy->pool);
-    free(policy->nat64);
-    free(policy->host_addresses);
-    free(policy);
-    return NULL;
+    const struct rule *rule = check->rule;
+    bool names = rule_has_name(rule), ignored = false;
+    int r = 0;
+
+    for (size_t i = 0; i < rule->target_count && r == 0; i++) {
+        if (rule->targets[i].kind == RULE_TARGET_SET)
+            r = check_set(check, rule->targets[i].set, false, &names);
+    }
+    for (size_t i = 0; i < rule->widening_count && r == 0; i++) {
+        if (rule->widening[i].kind == RULE_TARGET_SET)
+            r = check_set(check, rule->widening[i].set, true, &ignored);
+    }
+    if (r == 0 && rule->widening_count > 0 && !names)
+        return fail_check(check, "\"in\" widens names, and the rule has none: leave it away");
+    return r;
+}
+
+int policy_builder_check(const struct policy_builder *builder, char *message, size_t size)
+{
+    uint32_t count;
+    int r = 0;
+    struct rule *rules = builder_rules(builder, &count);
+    if (!rules)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < count && r == 0; i++) {
+        struct check check = {builder, &rules[i], message, size};
+        r = check_rule(&check);
+    }
+    free(rules);
+    return r;
 }

@@ -2,8 +2,9 @@
 #ifndef POLICY_COMPILED_H
 #define POLICY_COMPILED_H
 
-/* A built policy, as the builder makes it and the verdict reads it. Immutable once built. */
+/* A built policy, as the compiler makes it and the verdict reads it. Immutable once built. */
 
+#include "policy/name_rules.h"
 #include "policy/policy.h"
 #include "policy/prefixes.h"
 #include "policy/services.h"
@@ -24,14 +25,19 @@ struct direction {
 
 struct compiled_rule {
     enum policy_action action;
-    char *text;
+    char *text, *id, *where; /* id and where may be NULL */
 };
 
 struct policy {
     uint32_t generation;
+    int64_t expires;
     uint32_t rule_count;
     struct compiled_rule *rules;
     struct direction directions[2]; /* by enum policy_direction */
+    struct name_rules names;
+    /* For DNS: the first egress rule that allows `any` or a group, and the first that refuses `any`
+     * without protocol and ports. NO_RULE: none. */
+    uint32_t query_allow, query_refuse;
     struct service_pool pool;
     struct ip_prefix *nat64; /* /96 each; the well-known one is the first */
     size_t nat64_count;

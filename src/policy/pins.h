@@ -49,9 +49,9 @@ int pins_learn(struct pins *pins, const struct dns_name *name, const struct ip_a
 
 /* One pin, valid until the next call that is not const. */
 struct pin;
-const struct dns_name *pin_name(const struct pin *pin, struct dns_name *buffer);
+void pin_name(const struct pin *pin, struct dns_name *ret);
 const struct ip_address *pin_address(const struct pin *pin);
-enum pin_role pin_role(const struct pin *pin);
+enum pin_role pin_role(const struct pin *pin, uint64_t now);
 
 /* The pin (name, address) if it is there and has not expired. */
 const struct pin *pins_find(const struct pins *pins, const struct dns_name *name,

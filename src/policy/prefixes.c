@@ -124,20 +124,45 @@ static void open_prefix(struct prefix_index *index, struct nest *nest,
     nest->depth++;
 }
 
-/* The node of the entries [begin, end), which all have one prefix. */
-static int build_node(struct prefix_node *node, const struct prefix_entry *begin,
-                      const struct prefix_entry *end, uint32_t parent, const struct rule *rules,
-                      struct service_builder *builder, struct service_pool *pool)
+/* The entries of one prefix. */
+struct group {
+    const struct prefix_entry *begin, *end;
+};
+
+static bool same_rules(const struct group *a, const struct group *b)
 {
-    node->parent = parent;
-    for (const struct prefix_entry *entry = begin; entry < end; entry++) {
-        if (entry->border)
-            node->parent = NO_NODE;
-        if (entry->rule != NO_RULE &&
-            service_builder_add(builder, &rules[entry->rule], entry->rule) < 0)
+    ptrdiff_t count = a->end - a->begin;
+    if (count != b->end - b->begin)
+        return false;
+    for (ptrdiff_t i = 0; i < count; i++) {
+        if (a->begin[i].rule != b->begin[i].rule)
+            return false;
+    }
+    return true;
+}
+
+static int build_services(struct service_table *table, const struct group *group,
+                          const struct rule *rules, struct service_builder *builder,
+                          struct service_pool *pool)
+{
+    uint32_t last = NO_RULE; /* a prefix that a rule names twice counts once */
+    for (const struct prefix_entry *entry = group->begin; entry < group->end; entry++) {
+        if (entry->rule == last || entry->rule == NO_RULE)
+            continue;
+        last = entry->rule;
+        if (service_builder_add(builder, &rules[entry->rule], entry->rule) < 0)
             return -ENOMEM;
     }
-    return service_builder_finish(builder, pool, &node->services);
+    return service_builder_finish(builder, pool, table);
+}
+
+static bool has_border(const struct group *group)
+{
+    for (const struct prefix_entry *entry = group->begin; entry < group->end; entry++) {
+        if (entry->border)
+            return true;
+    }
+    return false;
 }
 
 static int reserve_index(struct prefix_index *index, size_t entries)
@@ -156,23 +181,29 @@ int prefix_index_build(struct prefix_index *index, struct prefix_entries *entrie
                        struct service_pool *pool)
 {
     struct nest nest = {.depth = 0};
-    struct prefix_entry *list = entries->list;
+    struct group group, before = {NULL, NULL};
+    const struct prefix_entry *end = entries->list + entries->count;
 
     if (reserve_index(index, entries->count) < 0)
         return -ENOMEM;
     if (entries->count > 0)
-        qsort(list, entries->count, sizeof *list, compare_entries);
-    for (size_t i = 0, end; i < entries->count; i = end) {
-        for (end = i + 1; end < entries->count && list[end].first == list[i].first &&
-                          list[end].length == list[i].length;)
-            end++;
-        close_prefixes(index, &nest, list[i].first, false);
-        uint32_t node = (uint32_t)index->node_count;
-        if (build_node(&index->nodes[node], list + i, list + end, innermost(&nest), rules, builder,
-                       pool) < 0)
+        qsort(entries->list, entries->count, sizeof *entries->list, compare_entries);
+    for (group.begin = entries->list; group.begin < end; group.begin = group.end) {
+        const struct prefix_entry *first = group.begin;
+        for (group.end = first + 1; group.end < end && group.end->first == first->first &&
+                                    group.end->length == first->length;)
+            group.end++;
+        close_prefixes(index, &nest, first->first, false);
+        uint32_t number = (uint32_t)index->node_count++;
+        struct prefix_node *node = &index->nodes[number];
+        node->parent = has_border(&group) ? NO_NODE : innermost(&nest);
+        /* Of a long list, every prefix has the same table. */
+        if (before.begin && same_rules(&group, &before))
+            node->services = node[-1].services;
+        else if (build_services(&node->services, &group, rules, builder, pool) < 0)
             return -ENOMEM;
-        index->node_count++;
-        open_prefix(index, &nest, &list[i], node);
+        open_prefix(index, &nest, first, number);
+        before = group;
     }
     close_prefixes(index, &nest, 0, true);
     return 0;
@@ -211,4 +242,20 @@ uint32_t prefix_index_first(const struct prefix_index *index, const struct servi
         node = index->nodes[node].parent;
     }
     return best;
+}
+
+bool prefix_index_any(const struct prefix_index *index, const struct service_pool *pool,
+                      const struct ip_address *address,
+                      bool (*test)(const void *ctx, uint32_t rule), const void *ctx)
+{
+    uint32_t node = smallest_around(index, prefix_key_of(address));
+    for (; node != NO_NODE; node = index->nodes[node].parent) {
+        const struct service_table *table = &index->nodes[node].services;
+        for (uint32_t i = 0; i < table->count; i++) {
+            uint32_t rule = pool->spans[table->begin + i].rule;
+            if (rule != NO_RULE && test(ctx, rule))
+                return true;
+        }
+    }
+    return false;
 }

@@ -60,5 +60,10 @@ void prefix_index_clear(struct prefix_index *index);
 /* The first rule before `best` that holds for address and service, or `best`. */
 uint32_t prefix_index_first(const struct prefix_index *index, const struct service_pool *pool,
                             const struct ip_address *address, uint32_t service, uint32_t best);
+/* Does `test` hold for a rule that is the first of its prefix for some service, among the prefixes
+ * around `address`? */
+bool prefix_index_any(const struct prefix_index *index, const struct service_pool *pool,
+                      const struct ip_address *address,
+                      bool (*test)(const void *ctx, uint32_t rule), const void *ctx);
 
 #endif

@@ -15,10 +15,9 @@
 #include <strings.h>
 
 #include "policy/suggest.h"
+#include "policy/target.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
-#define WORD_MAX 255 /* bytes; the longest domain name has 253 */
 
 struct keyword {
     const char *word;
@@ -46,31 +45,7 @@ static const struct keyword DIRECTIONS[] = {
     {"from", POLICY_INGRESS},
 };
 
-static const struct keyword GROUPS[] = {
-    {"public", POLICY_PUBLIC},
-    {"private", POLICY_PRIVATE},
-    {"link-local", POLICY_LINK_LOCAL},
-    {"metadata", POLICY_METADATA},
-    {"multicast", POLICY_MULTICAST},
-    {"host", POLICY_HOST},
-    {"dns", POLICY_DNS},
-};
-
-/* What people write for a group, or expect to be one. */
-static const struct {
-    const char *word, *mend;
-} HINTS[] = {
-    {"*", "for every address write \"any\""},
-    {"all", "for every address write \"any\""},
-    {"everything", "for every address write \"any\""},
-    {"internet", "the public internet is group \"public\""},
-    {"lan", "private networks are group \"private\""},
-    {"localhost", "the host's own addresses are group \"host\""},
-    {"loopback", "the host's own addresses are group \"host\""},
-    {"gateway", "the gateway stands for the host: group \"host\""},
-    {"resolver", "culvert's resolver is group \"dns\""},
-    {"broadcast", "name the address: 255.255.255.255, say"},
-};
+#define WORD_MAX TARGET_TEXT_MAX
 
 struct word {
     size_t column; /* from 1 */
@@ -103,21 +78,6 @@ __attribute__((format(printf, 3, 4))) static int fail_at(struct parser *parser, 
     return -EINVAL;
 }
 
-/* A word as it may be shown: short, and nothing in it that a terminal would obey. */
-struct shown {
-    char text[48];
-};
-
-static struct shown show(const char *word)
-{
-    struct shown shown;
-    size_t i = 0;
-    for (; i < sizeof shown.text - 4 && word[i]; i++)
-        shown.text[i] = word[i] >= ' ' && word[i] <= '~' ? word[i] : '?';
-    memcpy(shown.text + i, word[i] ? "..." : "", word[i] ? 4 : 1);
-    return shown;
-}
-
 /* "expected WHAT, not "WORD"", with the nearest of `words` suggested. */
 static int fail_expected(struct parser *parser, const char *what, const char *const *words,
                          size_t count)
@@ -128,8 +88,9 @@ static int fail_expected(struct parser *parser, const char *what, const char *co
     const char *near = suggest_word(word->text, words, count);
     if (near)
         return fail_at(parser, word->column, "unknown word \"%s\"; did you mean \"%s\"?",
-                       show(word->text).text, near);
-    return fail_at(parser, word->column, "expected %s, not \"%s\"", what, show(word->text).text);
+                       target_show(word->text).text, near);
+    return fail_at(parser, word->column, "expected %s, not \"%s\"", what,
+                   target_show(word->text).text);
 }
 
 /* ---- words ---- */
@@ -180,163 +141,44 @@ static bool next_is(const struct parser *parser, const char *word)
     return strcasecmp(parser->next.text, word) == 0;
 }
 
-/* ---- addresses ---- */
-
 static bool contains_only(const char *text, const char *characters)
 {
     return text[strspn(text, characters)] == '\0';
 }
 
-static bool looks_like_address(const char *word)
-{
-    return word[0] == '[' || (word[0] != '@' && strchr(word, ':')) ||
-           (strpbrk(word, "0123456789") && contains_only(word, "0123456789./-"));
-}
-
-/* Takes the brackets off "[fd00::1]", "[fd00::]/8" and "[fd00::/8]". False: none, or something
- * else stands behind them. */
-static bool strip_brackets(char *word)
-{
-    char *close = strchr(word, ']');
-    if (word[0] != '[' || !close || (close[1] != '\0' && close[1] != '/'))
-        return false;
-    if (close[1] == '/' && memchr(word, '/', (size_t)(close - word)))
-        return false;
-    memmove(close, close + 1, strlen(close + 1) + 1);
-    memmove(word, word + 1, strlen(word + 1) + 1);
-    return true;
-}
-
-static void clear_host_bits(struct ip_prefix *prefix)
-{
-    for (unsigned i = 0; i < 16; i++) {
-        unsigned keep = prefix->length > 8 * i ? prefix->length - 8 * i : 0;
-        if (keep < 8)
-            prefix->address.bytes[i] &= (uint8_t)(0xff00u >> keep);
-    }
-}
-
-static unsigned shown_length(const struct ip_prefix *prefix)
-{
-    return ip_address_is_v4(&prefix->address) ? prefix->length - 96u : prefix->length;
-}
-
-/* Why is `word`, which looks like an address, none? */
-static int fail_address(struct parser *parser, const struct word *word)
-{
-    const char *text = word->text;
-    struct shown shown = show(text);
-    char bare[WORD_MAX + 1];
-    struct ip_address address;
-
-    if (strstr(text, "://"))
-        return fail_at(parser, word->column,
-                       "\"%s\" is a URL: name the address alone, and the port behind \"port\"",
-                       shown.text);
-    if (strchr(text, '%'))
-        return fail_at(parser, word->column, "\"%s\" has a zone: name the address without it",
-                       shown.text);
-    if (strncasecmp(text, "::ffff:", 7) == 0)
-        return fail_at(parser, word->column,
-                       "\"%s\" is an IPv4 address in IPv6 form: name it as a.b.c.d", shown.text);
-    if (strchr(text, '-'))
-        return fail_at(parser, word->column,
-                       "\"%s\": addresses have no ranges; write CIDRs, as in 10.0.0.0/8",
-                       shown.text);
-    const char *colon = strrchr(text, ':');
-    if (colon && colon[1] && contains_only(colon + 1, "0123456789")) {
-        memcpy(bare, text, (size_t)(colon - text));
-        bare[colon - text] = '\0';
-        bool bracketed = bare[0] == '[' && strip_brackets(bare);
-        if ((bracketed || !strchr(bare, ':')) && ip_address_parse(bare, &address))
-            return fail_at(parser, word->column,
-                           "\"%s\": a port stands behind \"port\": write \"%s port %s\"",
-                           shown.text, show(bare).text, show(colon + 1).text);
-    }
-    return fail_at(parser, word->column,
-                   "\"%s\" is no IP address or CIDR; they look like 10.0.0.1, 10.0.0.0/8, fd00::1, "
-                   "fd00::/8",
-                   shown.text);
-}
-
-static int parse_address(struct parser *parser, const struct word *word, struct ip_prefix *ret)
-{
-    char text[WORD_MAX + 1];
-    memcpy(text, word->text, word->len + 1);
-    bool bracketed = text[0] == '[';
-    struct ip_prefix prefix;
-
-    if (bracketed && !strip_brackets(text))
-        return fail_address(parser, word);
-    if (!ip_prefix_parse(text, false, &prefix) || (bracketed && ip_address_is_v4(&prefix.address)))
-        return fail_address(parser, word);
-
-    struct ip_prefix network = prefix;
-    clear_host_bits(&network);
-    if (!ip_address_equal(&network.address, &prefix.address)) {
-        char network_text[IP_ADDRESS_TEXT_MAX], address_text[IP_ADDRESS_TEXT_MAX];
-        unsigned length = shown_length(&prefix);
-        return fail_at(parser, word->column,
-                       "\"%s\" has bits behind its /%u: write %s/%u for the network, or %s for the "
-                       "address",
-                       show(word->text).text, length,
-                       ip_address_format(&network.address, network_text), length,
-                       ip_address_format(&prefix.address, address_text));
-    }
-    *ret = prefix;
-    return 0;
-}
-
 /* ---- targets ---- */
 
-/* The word is neither "any", nor a group, nor an address. */
-static int fail_target(struct parser *parser, const struct word *word)
+/* The rule's own copies of what target_parse() borrowed. */
+static int own_target(struct rule_target *target)
 {
-    static const char *const known[] = {"any",      "public",    "private", "link-local",
-                                        "metadata", "multicast", "host",    "dns"};
-    struct shown shown = show(word->text);
-
-    for (size_t i = 0; i < COUNT(HINTS); i++) {
-        if (strcasecmp(HINTS[i].word, word->text) == 0)
-            return fail_at(parser, word->column, "unknown target \"%s\": %s", shown.text,
-                           HINTS[i].mend);
+    if (target->kind == RULE_TARGET_NAME) {
+        struct name_pattern *pattern = malloc(sizeof *pattern);
+        if (pattern)
+            *pattern = *target->pattern;
+        target->pattern = pattern;
+        return pattern ? 0 : -ENOMEM;
     }
-    if (word->text[0] == '@')
-        return fail_at(parser, word->column,
-                       "\"%s\": sets do not exist yet; name the addresses, CIDRs or groups",
-                       shown.text);
-    const char *near = suggest_word(word->text, known, COUNT(known));
-    if (near)
-        return fail_at(parser, word->column, "unknown target \"%s\"; did you mean \"%s\"?",
-                       shown.text, near);
-    if (strchr(word->text, '.') || strchr(word->text, '*'))
-        return fail_at(parser, word->column,
-                       "\"%s\": domain targets do not exist yet; name addresses, CIDRs or groups",
-                       shown.text);
-    return fail_at(parser, word->column,
-                   "unknown target \"%s\": write any, public, private, link-local, metadata, "
-                   "multicast, host, dns, an IP address or a CIDR",
-                   shown.text);
+    if (target->kind == RULE_TARGET_SET) {
+        target->set = strdup(target->set);
+        return target->set ? 0 : -ENOMEM;
+    }
+    return 0;
 }
 
 static int parse_target(struct parser *parser, struct rule_target *ret)
 {
-    const struct word *word = &parser->next;
-    const struct keyword *group;
-    int r = 0;
+    struct word *word = &parser->next;
+    struct name_pattern scratch;
+    struct rule_target target;
+    char fault[400];
 
-    if (next_is(parser, "any")) {
-        *ret = (struct rule_target){.kind = RULE_TARGET_ANY};
-    } else if ((group = keyword_find(GROUPS, COUNT(GROUPS), word->text))) {
-        *ret = (struct rule_target){.kind = RULE_TARGET_GROUP,
-                                    .group = (enum policy_group)group->value};
-    } else if (looks_like_address(word->text)) {
-        *ret = (struct rule_target){.kind = RULE_TARGET_PREFIX};
-        r = parse_address(parser, word, &ret->prefix);
-    } else {
-        r = fail_target(parser, word);
-    }
-    return r < 0 ? r : advance(parser);
+    int r = target_parse(word->text, &scratch, &target, fault, sizeof fault);
+    if (r == -EINVAL)
+        return fail_at(parser, word->column, "%s", fault);
+    if (r < 0 || (r = own_target(&target)) < 0)
+        return r;
+    *ret = target;
+    return 0;
 }
 
 /* ---- ports ---- */
@@ -367,10 +209,10 @@ static int parse_ports(struct parser *parser, struct rule_ports *ret)
         return fail_at(parser, word->column,
                        "\"%s\" is no port: write a number from 1 to 65535, or a range as in "
                        "8000-8100",
-                       show(word->text).text);
+                       target_show(word->text).text);
     if (low > high)
         return fail_at(parser, word->column, "the range \"%s\" is upside down: write %u-%u",
-                       show(word->text).text, high, low);
+                       target_show(word->text).text, high, low);
     *ret = (struct rule_ports){low, high};
     return advance(parser);
 }
@@ -405,20 +247,56 @@ static bool item_is_missing(const struct parser *parser)
            next_is(parser, "in");
 }
 
-static int parse_target_list(struct parser *parser, struct rule *rule)
+/* Reads targets, checking each with `check`, to the end of the list. */
+static int parse_target_list(struct parser *parser, const struct rule *rule,
+                             struct rule_target **targets, size_t *count,
+                             int (*check)(struct parser *, const struct rule *,
+                                          const struct rule_target *))
 {
     int r;
     do {
         if (item_is_missing(parser))
             return fail_at(parser, parser->next.column,
-                           "a target is missing here: any, a group, an IP address or a CIDR");
-        if ((r = grow((void **)&rule->targets, rule->target_count, sizeof *rule->targets)) < 0)
+                           "a target is missing here: any, a group, an IP address, a CIDR, a "
+                           "domain name or @SET");
+        if ((r = grow((void **)targets, *count, sizeof **targets)) < 0)
             return r;
-        if ((r = parse_target(parser, &rule->targets[rule->target_count])) < 0)
+        if ((r = parse_target(parser, &(*targets)[*count])) < 0)
             return r;
-        rule->target_count++;
+        if ((r = check(parser, rule, &(*targets)[(*count)++])) < 0)
+            return r;
+        if ((r = advance(parser)) < 0)
+            return r;
     } while ((r = list_goes_on(parser)) > 0);
     return r;
+}
+
+static int check_target(struct parser *parser, const struct rule *rule,
+                        const struct rule_target *target)
+{
+    if (target->kind != RULE_TARGET_NAME)
+        return 0;
+    if (rule->direction == POLICY_INGRESS)
+        return fail_at(parser, parser->next.column,
+                       "who comes from outside has an address and no name: write its address or "
+                       "CIDR, or \"to\" for \"from\"");
+    if (rule->action == POLICY_ALLOW &&
+        name_pattern_breadth(target->pattern) == NAME_BREADTH_PUBLIC)
+        return fail_at(parser, parser->next.column,
+                       "\"%s\" reaches beyond one owner's names: write one more label, or "
+                       "\"public\" for the whole internet",
+                       target_show(parser->next.text).text);
+    return 0;
+}
+
+static int check_widening(struct parser *parser, const struct rule *rule,
+                          const struct rule_target *target)
+{
+    (void)rule;
+    if (target->kind == RULE_TARGET_NAME)
+        return fail_at(parser, parser->next.column,
+                       "behind \"in\" stand addresses, CIDRs and groups, no names");
+    return 0;
 }
 
 static int parse_port_list(struct parser *parser, struct rule *rule)
@@ -482,24 +360,58 @@ static int parse_port_clause(struct parser *parser, struct rule *rule)
     return r < 0 ? r : parse_port_list(parser, rule);
 }
 
+static int parse_widening_clause(struct parser *parser, struct rule *rule)
+{
+    bool names = false;
+    if (!next_is(parser, "in"))
+        return 0;
+    for (size_t i = 0; i < rule->target_count; i++)
+        names |=
+            rule->targets[i].kind == RULE_TARGET_NAME || rule->targets[i].kind == RULE_TARGET_SET;
+    if (!names)
+        return fail_at(parser, parser->next.column,
+                       "\"in\" widens a domain target, and there is none: leave it away");
+    if (rule->action != POLICY_ALLOW)
+        return fail_at(parser, parser->next.column,
+                       "\"in\" widens an allow; a refusal by name holds for every address: leave "
+                       "it away");
+    int r = advance(parser);
+    return r < 0 ? r
+                 : parse_target_list(parser, rule, &rule->widening, &rule->widening_count,
+                                     check_widening);
+}
+
+static int fail_unexpected(struct parser *parser, const char *what)
+{
+    const struct word *word = &parser->next;
+    return fail_at(parser, word->column, "unexpected \"%s\": separate %s",
+                   target_show(word->text).text, what);
+}
+
 static int parse_end(struct parser *parser, const struct rule *rule)
 {
-    static const char *const words[] = {"port", "in"};
+    static const char *const words[] = {"in", "port"};
     const struct word *word = &parser->next;
+    bool plain = target_is_plain(word->text) || strchr(word->text, '.') || word->text[0] == '@' ||
+                 contains_only(word->text, "0123456789-");
     if (word->len == 0)
         return 0;
     if (next_is(parser, "in"))
-        return fail_at(parser, word->column,
-                       "\"in\" widens a domain target, and those do not exist yet: leave it away");
+        return fail_at(parser, word->column, "a rule has one \"in\": separate targets by commas");
+    if (next_is(parser, "port") && rule->widening_count > 0 && rule->port_count == 0)
+        return fail_at(parser, word->column, "\"port\" stands before \"in\": swap the two");
     if (next_is(parser, "port"))
         return fail_at(parser, word->column, "a rule has one \"port\": separate ports by commas");
-    if (contains_only(word->text, "0123456789-") || looks_like_address(word->text) ||
-        keyword_find(GROUPS, COUNT(GROUPS), word->text) || next_is(parser, "any"))
-        return fail_at(parser, word->column, "unexpected \"%s\": separate %s by commas%s",
-                       show(word->text).text, rule->port_count ? "ports" : "targets",
-                       rule->port_count ? "" : ", and write \"port\" in front of ports");
-    return fail_expected(parser, rule->port_count ? "the end of the rule" : "\"port\"", words,
-                         rule->port_count ? 0 : COUNT(words));
+    if (plain && rule->widening_count > 0)
+        return fail_unexpected(parser, "targets by commas");
+    if (plain)
+        return fail_unexpected(parser, rule->port_count ? "ports by commas"
+                                                        : "targets by commas, and write \"port\" "
+                                                          "in front of ports");
+    if (rule->widening_count > 0)
+        return fail_expected(parser, "the end of the rule", words, 0);
+    return fail_expected(parser, rule->port_count ? "\"in\" or the end of the rule" : "\"port\"",
+                         words, rule->port_count ? 1 : COUNT(words));
 }
 
 static int parse_rule(struct parser *parser, struct rule *rule)
@@ -509,7 +421,9 @@ static int parse_rule(struct parser *parser, struct rule *rule)
         return r;
     bool had_protocol = rule->protocols != EVERY_PROTOCOL;
     if ((r = parse_direction(parser, rule, had_protocol)) < 0 ||
-        (r = parse_target_list(parser, rule)) < 0 || (r = parse_port_clause(parser, rule)) < 0)
+        (r = parse_target_list(parser, rule, &rule->targets, &rule->target_count, check_target)) <
+            0 ||
+        (r = parse_port_clause(parser, rule)) < 0 || (r = parse_widening_clause(parser, rule)) < 0)
         return r;
     return parse_end(parser, rule);
 }
@@ -530,7 +444,7 @@ static int check_one_line(struct parser *parser)
 int rule_parse(const char *text, struct rule *ret, char *message, size_t size)
 {
     struct parser parser = {.text = text, .message = message, .message_size = size};
-    struct rule rule = {0};
+    struct rule rule = {.expires = RULE_NEVER_EXPIRES};
 
     int r = check_one_line(&parser);
     if (r == 0)
@@ -547,21 +461,39 @@ int rule_parse(const char *text, struct rule *ret, char *message, size_t size)
     return 0;
 }
 
+static void clear_targets(struct rule_target *targets, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (targets[i].kind == RULE_TARGET_NAME)
+            free(targets[i].pattern);
+        if (targets[i].kind == RULE_TARGET_SET)
+            free(targets[i].set);
+    }
+    free(targets);
+}
+
 void rule_clear(struct rule *rule)
 {
-    free(rule->targets);
+    clear_targets(rule->targets, rule->target_count);
+    clear_targets(rule->widening, rule->widening_count);
     free(rule->ports);
     free(rule->text);
+    free(rule->where);
+    free(rule->id);
+    free(rule->comment);
     *rule = (struct rule){0};
 }
 
-const char *rule_group_name(enum policy_group group)
+bool rule_has_name(const struct rule *rule)
 {
-    if (group == POLICY_SPECIAL)
-        return "special";
-    for (size_t i = 0; i < COUNT(GROUPS); i++) {
-        if (GROUPS[i].value == (unsigned)group)
-            return GROUPS[i].word;
+    for (size_t i = 0; i < rule->target_count; i++) {
+        if (rule->targets[i].kind == RULE_TARGET_NAME)
+            return true;
     }
-    return NULL;
+    return false;
+}
+
+bool rule_is_for_every_service(const struct rule *rule)
+{
+    return rule->protocols == EVERY_PROTOCOL && rule->port_count == 0;
 }

@@ -5,10 +5,10 @@
  * Every kind of target gives the first of its rules that holds for the service; the smallest of
  * those numbers decides. What the floor keeps out is never asked: an `allow` by group counts only
  * for the address's strongest group, an `allow` of `any` only where nothing protects the address.
- * Refusals count for every group the address has. */
+ * Refusals count for every group the address has. Rules by name come in last, in name_verdict.c. */
 
 #include "policy/address_groups.h"
-#include "policy/compiled.h"
+#include "policy/judging.h"
 #include "policy/rule.h"
 
 /* From the one that must be named above all others downwards. */
@@ -85,26 +85,21 @@ unsigned policy_groups_of(const struct policy *policy, const struct policy_world
 
 /* ---- which rule ---- */
 
-struct matching {
-    const struct direction *direction;
-    const struct service_pool *pool;
-    uint32_t service;
-};
-
-static uint32_t first_of_groups(const struct matching *matching, const struct service_table *tables,
+static uint32_t first_of_groups(const struct judging *judging, const struct service_table *tables,
                                 unsigned groups, uint32_t best)
 {
     for (; groups; groups &= groups - 1) {
         unsigned kind = (unsigned)__builtin_ctz(groups);
-        best = service_table_first(matching->pool, &tables[kind], matching->service, best);
+        best = service_table_first(&judging->policy->pool, &tables[kind], judging->service, best);
     }
     return best;
 }
 
-static uint32_t first_of_any(const struct matching *matching, const struct service_table *tables,
+static uint32_t first_of_any(const struct judging *judging, const struct service_table *tables,
                              uint32_t best)
 {
-    return service_table_first(matching->pool, &tables[TARGET_KIND_ANY], matching->service, best);
+    return service_table_first(&judging->policy->pool, &tables[TARGET_KIND_ANY], judging->service,
+                               best);
 }
 
 static unsigned strongest_of(unsigned groups)
@@ -115,24 +110,41 @@ static unsigned strongest_of(unsigned groups)
     return (unsigned)STRONGEST_FIRST[i];
 }
 
-/* The floor is about where a guest may go; who comes to a published port is not under it. */
-static unsigned groups_an_allow_may_name(const struct policy_query *query, unsigned groups)
+struct judging judging_of(const struct policy *policy, const struct policy_world *world,
+                          const struct policy_query *query)
 {
-    return query->direction == POLICY_EGRESS ? strongest_of(groups) : groups;
+    struct judging judging = {
+        .policy = policy,
+        .query = query,
+        .direction = &policy->directions[query->direction],
+        .service = service_number(query->protocol, query->port),
+    };
+    judging.nat64 = nat64_carries(policy, &query->address, &judging.carried);
+    judging.groups =
+        groups_of(policy, world, &query->address, judging.nat64 ? &judging.carried : NULL);
+    if (query->direction == POLICY_INGRESS && address_is_loopback_or_unspecified(&query->address))
+        judging.groups = POLICY_HOST; /* a client on the host itself */
+    judging.group = judging.groups;
+    /* The floor is about where a guest may go; who comes to a published port is not under it. */
+    if (query->direction == POLICY_EGRESS) {
+        judging.group = strongest_of(judging.groups);
+        judging.is_protected = (judging.groups & (FLOOR | POLICY_SPECIAL)) != 0;
+    }
+    return judging;
 }
 
-static bool is_protected(const struct policy_query *query, unsigned groups)
+struct policy_verdict judging_verdict(const struct judging *judging, uint32_t rule)
 {
-    return query->direction == POLICY_EGRESS && (groups & (FLOOR | POLICY_SPECIAL));
-}
-
-static struct policy_verdict verdict_without_rule(const struct matching *matching, unsigned groups)
-{
+    const struct direction *direction = judging->direction;
+    if (rule != NO_RULE)
+        return (struct policy_verdict){.action = judging->policy->rules[rule].action,
+                                       .reason = POLICY_REASON_RULE,
+                                       .rule = rule};
     struct policy_verdict verdict = {
-        .action = matching->direction->fallback, .reason = POLICY_REASON_DEFAULT, .rule = NO_RULE};
+        .action = direction->fallback, .reason = POLICY_REASON_DEFAULT, .rule = NO_RULE};
     /* Only an allow that the floor kept from matching is left to be found now. */
-    uint32_t kept = first_of_groups(matching, matching->direction->allow, groups, NO_RULE);
-    kept = first_of_any(matching, matching->direction->allow, kept);
+    uint32_t kept = first_of_groups(judging, direction->allow, judging->groups, NO_RULE);
+    kept = first_of_any(judging, direction->allow, kept);
     if (kept != NO_RULE) {
         verdict.reason = POLICY_REASON_FLOOR;
         verdict.rule = kept;
@@ -140,33 +152,30 @@ static struct policy_verdict verdict_without_rule(const struct matching *matchin
     return verdict;
 }
 
+/* The first rule that matches by address. */
+static uint32_t first_by_address(const struct judging *judging)
+{
+    const struct direction *direction = judging->direction;
+    const struct service_pool *pool = &judging->policy->pool;
+    uint32_t rule = prefix_index_first(&direction->prefixes, pool, &judging->query->address,
+                                       judging->service, NO_RULE);
+    if (judging->nat64)
+        rule = prefix_index_first(&direction->prefixes, pool, &judging->carried, judging->service,
+                                  rule);
+    rule = first_of_groups(judging, direction->refuse, judging->groups, rule);
+    rule = first_of_any(judging, direction->refuse, rule);
+    rule = first_of_groups(judging, direction->allow, judging->group, rule);
+    return judging->is_protected ? rule : first_of_any(judging, direction->allow, rule);
+}
+
 struct policy_verdict policy_judge(const struct policy *policy, const struct policy_world *world,
                                    const struct policy_query *query)
 {
-    const struct direction *direction = &policy->directions[query->direction];
-    struct matching matching = {direction, &policy->pool,
-                                service_number(query->protocol, query->port)};
-    struct ip_address carried;
-    bool nat64 = nat64_carries(policy, &query->address, &carried);
-    unsigned groups = groups_of(policy, world, &query->address, nat64 ? &carried : NULL);
-    if (query->direction == POLICY_INGRESS && address_is_loopback_or_unspecified(&query->address))
-        groups = POLICY_HOST; /* a client on the host itself */
-
-    uint32_t rule = prefix_index_first(&direction->prefixes, &policy->pool, &query->address,
-                                       matching.service, NO_RULE);
-    if (nat64)
-        rule = prefix_index_first(&direction->prefixes, &policy->pool, &carried, matching.service,
-                                  rule);
-    rule = first_of_groups(&matching, direction->refuse, groups, rule);
-    rule = first_of_any(&matching, direction->refuse, rule);
-    rule =
-        first_of_groups(&matching, direction->allow, groups_an_allow_may_name(query, groups), rule);
-    if (!is_protected(query, groups))
-        rule = first_of_any(&matching, direction->allow, rule);
-
-    if (rule == NO_RULE)
-        return verdict_without_rule(&matching, groups);
-    return (struct policy_verdict){policy->rules[rule].action, POLICY_REASON_RULE, rule};
+    struct judging judging = judging_of(policy, world, query);
+    uint32_t rule = first_by_address(&judging);
+    if (query->direction == POLICY_EGRESS && policy->names.present)
+        return judge_by_name(&judging, rule);
+    return judging_verdict(&judging, rule);
 }
 
 /* ---- what a policy tells about itself ---- */
@@ -176,9 +185,34 @@ uint32_t policy_generation(const struct policy *policy)
     return policy->generation;
 }
 
+int64_t policy_expires(const struct policy *policy)
+{
+    return policy->expires;
+}
+
+bool policy_has_names(const struct policy *policy)
+{
+    return policy->names.present;
+}
+
+uint32_t policy_rule_count(const struct policy *policy)
+{
+    return policy->rule_count;
+}
+
 const char *policy_rule_text(const struct policy *policy, uint32_t rule)
 {
     return rule < policy->rule_count ? policy->rules[rule].text : NULL;
+}
+
+const char *policy_rule_id(const struct policy *policy, uint32_t rule)
+{
+    return rule < policy->rule_count ? policy->rules[rule].id : NULL;
+}
+
+const char *policy_rule_where(const struct policy *policy, uint32_t rule)
+{
+    return rule < policy->rule_count ? policy->rules[rule].where : NULL;
 }
 
 const char *policy_group_name(enum policy_group group)
