@@ -24,6 +24,8 @@ void report_counters(const struct culvert_engine *engine)
     if (!file)
         return;
     culvert_engine_counters(engine, print_counter, file);
+    if (ftell(file) == 0) /* whoever asks is answered */
+        fprintf(file, "culvert: nothing has been counted yet\n");
     if (fclose(file) == 0 && len > 0)
         (void)!write(STDERR_FILENO, text, len);
     free(text);
