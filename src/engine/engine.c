@@ -296,6 +296,7 @@ struct culvert_engine *culvert_engine_free(struct culvert_engine *engine)
     stack_free(engine->stack);
     if (engine->netdev)
         engine->netdev->ops->free(engine->netdev);
+    attachment_end(engine);
     host_addresses_free(engine->host_addresses);
     ingress_free(engine);
     policy_free(engine->policy);

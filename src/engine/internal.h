@@ -38,6 +38,7 @@ struct culvert_engine {
 
     char netns[256]; /* for culvert_engine_attach(), as configured */
     bool once;
+    struct attachment *attachment; /* attach.c; NULL: nothing to undo */
 
     struct publish *publish;          /* the relay's; NULL: no port is, or will be, published */
     struct ingress *ingress;          /* ingress.c; NULL before the first list of listeners */
@@ -55,6 +56,9 @@ struct culvert_engine {
     uint32_t
         stop; /* set by culvert_engine_stop(), read by the poll thread; wake: state->proxy_wake */
 };
+
+/* attach.c: undoes what culvert_engine_attach() did to the machine, when the netdev is gone. */
+void attachment_end(struct culvert_engine *engine);
 
 /* poll.c: the poll thread's body. */
 void *engine_poll_thread(void *engine);

@@ -50,13 +50,17 @@ struct netdev *netdev_ring_new(struct culvert_shared_state *state, struct loop *
 struct netdev *netdev_tap_new(int take_fd, uint32_t mtu, struct loop *loop,
                               struct counters *counters);
 
-/* The front ends of `culvert serve`. `where` is what the option takes; each listens or connects by
- * itself, takes one guest at a time, and survives its going: the link goes down (link_changed), and
- * up again with the next one. */
+/* A packet socket of packet_open()'s (taken over), read and written by the poll thread. NULL,
+ * errno.
+ */
+struct netdev *netdev_packet_new(int take_fd, uint32_t mtu, struct loop *loop,
+                                 struct counters *counters);
+
+/* The front ends of `culvert serve` that are sockets. `where` is what the option takes; each
+ * listens or connects by itself, takes one guest at a time, and survives its going: the link goes
+ * down (link_changed), and up again with the next one. */
 struct netdev_config {
-    const char
-        *where; /* PATH, "connect:PATH", "fd:N", an interface's name: as the front end says */
-    const char *netns; /* tap, interface: PID or path of the network namespace; NULL: ours */
+    const char *where; /* PATH, "connect:PATH", "fd:N": as the front end says */
     uint32_t mtu;
     bool once; /* the guest's going is the end: receive() returns -EPIPE */
 };
@@ -66,8 +70,6 @@ struct netdev *netdev_stream_new(const struct netdev_config *config, struct loop
                                  struct counters *counters, char *message, size_t size);
 struct netdev *netdev_dgram_new(const struct netdev_config *config, struct loop *loop,
                                 struct counters *counters, char *message, size_t size);
-struct netdev *netdev_packet_new(const struct netdev_config *config, struct loop *loop,
-                                 struct counters *counters, char *message, size_t size);
 struct netdev *netdev_vhost_user_new(const struct netdev_config *config, struct loop *loop,
                                      struct counters *counters, char *message, size_t size);
 

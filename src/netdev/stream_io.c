@@ -90,7 +90,7 @@ static int make_room(struct stream_reader *reader)
 
         if (!next)
             return -ENOMEM;
-        if (left != 0)
+        if (reader->buffer && left != 0)
             memcpy(next->data, reader->buffer->data + reader->start, left);
         culvert_buffer_unref(reader->buffer);
         reader->buffer = next;
