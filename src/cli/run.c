@@ -28,12 +28,16 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "cli/listeners.h"
 #include "cli/options.h"
 #include "cli/report.h"
 #include "cli/sandbox.h"
 #include "engine/config.h"
+#include "engine/ingress.h"
 #include "host/init.h"
 #include "netdev/net_worker.h"
+
+#define FOLLOW_FIRST_NS 100000000 /* then once a second */
 
 struct run {
     struct culvert_config *config;
@@ -112,6 +116,40 @@ static void release_stdio(void)
 
 /* ---- meanwhile ---- */
 
+static void print_failure(void *arg, const char *message)
+{
+    (void)arg;
+    dprintf(STDERR_FILENO, "culvert: note: %s\n", message);
+}
+
+/* -p auto: what the command listens on now is published. */
+static void follow_listeners(struct run *run)
+{
+    struct ingress_listener listeners[INGRESS_LISTENERS_MAX];
+    size_t count = listeners_of(run->sandbox.init, run->config, listeners);
+
+    ingress_follow(run->engine, listeners, count);
+    if (!run->config->quiet)
+        ingress_failures(run->engine, print_failure, NULL);
+}
+
+/* The next signal; meanwhile listeners are followed, if that is wanted. */
+static int await_signal(struct run *run, const sigset_t *awaited)
+{
+    struct timespec interval = {0, FOLLOW_FIRST_NS};
+
+    if (!run->config->publish_auto)
+        return sigwaitinfo(awaited, NULL);
+    for (;;) {
+        int signal = sigtimedwait(awaited, NULL, &interval);
+
+        if (signal >= 0 || errno != EAGAIN)
+            return signal;
+        follow_listeners(run);
+        interval = (struct timespec){1, 0};
+    }
+}
+
 /* Until the init has ended; the command's exit status. */
 static int supervise(struct run *run)
 {
@@ -123,7 +161,7 @@ static int supervise(struct run *run)
     sigaddset(&awaited, SIGHUP);
     sigaddset(&awaited, SIGUSR1);
     for (;;) {
-        int signal = sigwaitinfo(&awaited, NULL), status;
+        int signal = await_signal(run, &awaited), status;
 
         if (signal == SIGCHLD && waitpid(run->sandbox.init, &status, WNOHANG) == run->sandbox.init)
             return init_exit_status(status);

@@ -96,6 +96,9 @@ static int check_frontend(const struct culvert_config *config)
         return complain(STATUS_USAGE, "serve: the front end is missing; write culvert serve "
                                       "--stream PATH, or one of --dgram, --vhost-user, --tap and "
                                       "--interface");
+    if (config->publish_auto)
+        return complain(STATUS_USAGE, "--publish auto: what a guest listens on is known to culvert "
+                                      "run only; name the ports, as in --publish 8080:80");
     if (frontend->netns[0] && strcmp(frontend->kind, "tap") != 0 &&
         strcmp(frontend->kind, "interface") != 0)
         return complain(STATUS_USAGE,
