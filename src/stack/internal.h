@@ -81,6 +81,7 @@ void tcp_input(struct stack *stack, const struct ip_packet *packet);
 void tcp_batch_end(struct stack *stack, bool defer_acks);
 void tcp_link_writable(struct stack *stack);
 void tcp_link_changed(struct stack *stack); /* MTU or offloads */
+void tcp_guest_found(struct stack *stack);  /* its MAC address is known now */
 void udp_input(struct stack *stack, const struct ip_packet *packet);
 void icmp_input(struct stack *stack, const struct ip_packet *packet);   /* IPv4 */
 void icmpv6_input(struct stack *stack, const struct ip_packet *packet); /* NDP included */

@@ -58,12 +58,15 @@ void link_changed(struct stack *stack)
 static void learn_guest(struct stack *stack, const uint8_t mac[6])
 {
     struct link_layer *link = stack->link_layer;
+    const bool found = !link->guest_known;
 
     if (link->guest_given || memcmp(stack->guest_mac, mac, 6) == 0)
         return;
     memcpy(stack->guest_mac, mac, 6);
     link->guest_known = true;
     write_templates(stack);
+    if (found)
+        tcp_guest_found(stack);
 }
 
 void link_send(struct stack *stack, struct culvert_frame *take_frame)

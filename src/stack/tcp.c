@@ -598,6 +598,19 @@ void tcp_link_writable(struct stack *stack)
     }
 }
 
+/* A SYN that went out to everybody was not listened to. */
+static void syn_again(struct tcp *tcp, struct tcp_flow *flow, void *arg)
+{
+    (void)arg;
+    if (flow->state == TCP_SYN_SENT)
+        tcp_send_syn(tcp, flow);
+}
+
+void tcp_guest_found(struct stack *stack)
+{
+    flow_visit(stack->tcp, syn_again, NULL);
+}
+
 static void mss_follow(struct tcp *tcp, struct tcp_flow *flow, void *arg)
 {
     (void)arg;
