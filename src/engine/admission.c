@@ -7,6 +7,9 @@
  * the relay's mapping, so that only the first of a conversation is judged. */
 
 #include "engine/internal.h"
+#include "engine/peek.h"
+#include "policy/pins.h"
+#include "wire/dns.h"
 
 #define DNS_PORT 53
 
@@ -28,34 +31,52 @@ static struct ip_endpoint translate(const struct culvert_engine *engine, const s
     return to;
 }
 
-static enum policy_action judge(struct culvert_engine *engine, enum policy_protocol protocol,
-                                const struct flow_key *key)
+/* The verdict for a flow of which `query` says what is known; a refusal is counted, a pin that
+ * admitted it is used. */
+static enum policy_action judge_query(struct culvert_engine *engine, enum policy_protocol protocol,
+                                      const struct flow_key *key, struct policy_query *query)
 {
-    struct policy_query query = {
-        .direction = POLICY_EGRESS,
-        .protocol = protocol,
-        .address = key->remote,
-        .port = protocol == POLICY_ICMP ? 0 : key->remote_port,
-    };
-    struct policy_verdict verdict = policy_judge(engine->policy, &engine->world, &query);
+    query->direction = POLICY_EGRESS;
+    query->protocol = protocol;
+    query->address = key->remote;
+    query->port = protocol == POLICY_ICMP ? 0 : key->remote_port;
+    query->pins = engine->pins;
+    query->now = engine->now;
+    struct policy_verdict verdict = policy_judge(engine->policy, &engine->world, query);
 
-    if (verdict.action == POLICY_ALLOW)
-        return POLICY_ALLOW;
-    if (verdict.reason == POLICY_REASON_FLOOR)
-        count(&engine->counters, COUNTER_policy_denied_floor);
-    else if (verdict.reason == POLICY_REASON_DEFAULT)
-        count(&engine->counters, COUNTER_policy_denied_default);
-    else if (verdict.action == POLICY_DROP)
-        count(&engine->counters, COUNTER_policy_dropped_rule);
-    else
-        count(&engine->counters, COUNTER_policy_denied_rule);
+    if (verdict.action == POLICY_ALLOW && verdict.pin) {
+        struct dns_name name;
+
+        pin_name(verdict.pin, &name);
+        pins_use(engine->pins, &name, &key->remote, engine->now);
+    }
+    if (verdict.action == POLICY_DENY || verdict.action == POLICY_DROP)
+        count(&engine->counters, policy_verdict_counter(&verdict));
     return verdict.action;
+}
+
+/* Before anything of the flow's payload is known. */
+static enum policy_action judge(struct culvert_engine *engine, enum policy_protocol protocol,
+                                const struct flow_key *key, enum policy_name_state state)
+{
+    struct policy_query query = {.name_state = state};
+
+    return judge_query(engine, protocol, key, &query);
+}
+
+bool admission_judge_named(struct culvert_engine *engine, enum policy_protocol protocol,
+                           const struct flow_key *key, enum policy_name_state state,
+                           const struct dns_name *name)
+{
+    struct policy_query query = {.name_state = state, .name = name};
+
+    return judge_query(engine, protocol, key, &query) == POLICY_ALLOW;
 }
 
 void admit_tcp(void *ctx, struct flow_handle flow, const struct flow_key *key)
 {
     struct culvert_engine *engine = ctx;
-    enum policy_action action = judge(engine, POLICY_TCP, key);
+    enum policy_action action = judge(engine, POLICY_TCP, key, POLICY_NAME_PENDING);
 
     if (action == POLICY_DROP) {
         tcp_refuse(engine->stack, flow, TCP_REFUSE_SILENT);
@@ -65,6 +86,8 @@ void admit_tcp(void *ctx, struct flow_handle flow, const struct flow_key *key)
         struct ip_endpoint to = translate(engine, key);
 
         relay_tcp_connect(engine->relay, flow, &to, engine->now);
+        if (action == POLICY_NEED_NAME)
+            peek_tcp(engine, flow, key);
     } else if (key->remote_port == DNS_PORT) {
         dns_tcp_open(engine->dns, flow, key, engine->now);
     } else {
@@ -85,7 +108,7 @@ void admit_udp(void *ctx, const struct udp_datagram *datagram)
         relay_udp_send(engine->relay, datagram, &to, engine->now);
         return;
     }
-    enum policy_action action = judge(engine, POLICY_UDP, key);
+    enum policy_action action = judge(engine, POLICY_UDP, key, POLICY_NAME_NAMELESS);
     if (action == POLICY_DROP)
         return;
     if (action == POLICY_DENY) {
@@ -104,7 +127,7 @@ void admit_udp(void *ctx, const struct udp_datagram *datagram)
 void admit_echo(void *ctx, const struct echo_request *request)
 {
     struct culvert_engine *engine = ctx;
-    enum policy_action action = judge(engine, POLICY_ICMP, &request->key);
+    enum policy_action action = judge(engine, POLICY_ICMP, &request->key, POLICY_NAME_NAMELESS);
 
     if (action == POLICY_ALLOW) {
         struct ip_endpoint to = translate(engine, &request->key);

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/counters.h"
 #include "wire/address.h"
 
 struct dns_name; /* wire/dns.h */

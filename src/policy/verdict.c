@@ -219,3 +219,20 @@ const char *policy_group_name(enum policy_group group)
 {
     return rule_group_name(group);
 }
+
+enum counter policy_verdict_counter(const struct policy_verdict *verdict)
+{
+    switch (verdict->reason) {
+    case POLICY_REASON_DEFAULT:
+        return COUNTER_policy_denied_default;
+    case POLICY_REASON_FLOOR:
+        return COUNTER_policy_denied_floor;
+    case POLICY_REASON_UNPINNED:
+        return COUNTER_policy_denied_unpinned;
+    case POLICY_REASON_UNNAMED:
+        return COUNTER_policy_denied_unnamed;
+    default:
+        return verdict->action == POLICY_DROP ? COUNTER_policy_dropped_rule
+                                              : COUNTER_policy_denied_rule;
+    }
+}

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Holding a TCP flow's first bytes until they tell the name it is meant for.
+ *
+ * A peek is an upstream that stands in front of the relay's. The host connection is made and the
+ * guest's SYN answered as ever, and what the server says first passes untouched (SSH, SMTP). The
+ * guest's bytes stay in the stack's queue, not taken: each time more has come the peek looks at all
+ * of them and answers TCP_WRITE_MORE, until they tell a name or that there is none. Then the policy
+ * is asked again. An allow takes the peek out of the way for good and gives the bytes on; anything
+ * else resets both sides.
+ *
+ * Bounds: 64 KiB (FLOW_NAME_BYTES_MAX) and 10 s from the first byte. What is malformed, too large
+ * or too late is refused whatever the default says. */
+
+#include "engine/peek.h"
+
+#include <stdlib.h>
+
+#include "engine/internal.h"
+#include "policy/names.h"
+#include "wire/http_request.h"
+#include "wire/tls_hello.h"
+
+#define PEEK_PATIENCE (10 * SECOND_NS)
+
+struct peek {
+    struct culvert_engine *engine;
+    struct flow_handle flow;
+    struct flow_key key;
+    struct tcp_upstream_ref inner;
+    struct timer timer; /* from the first byte on, or the end of a flow refused in shut_write */
+    bool not_tls;
+    struct tls_hello tls;
+    struct http_request http;
+};
+
+static struct peek *peek_of(uint64_t token)
+{
+    return (struct peek *)(uintptr_t)token;
+}
+
+static void peek_free(struct peek *peek)
+{
+    timer_cancel(peek->engine->timers, &peek->timer);
+    free(peek);
+}
+
+/* The relay takes over: the peek is no more. */
+static void step_aside(struct peek *peek)
+{
+    const struct tcp_upstream_ref *inner = &peek->inner;
+
+    tcp_set_upstream(peek->engine->stack, peek->flow, inner->upstream, inner->ctx, inner->token);
+    peek_free(peek);
+}
+
+/* ---- the name
+ * ---------------------------------------------------------------------------------------- */
+
+static enum flow_name_result read_name(struct peek *peek, const struct iovec *iov, int n,
+                                       const struct flow_name **ret_name)
+{
+    enum flow_name_result result = FLOW_NAME_NOT_THIS_PROTOCOL;
+
+    if (!peek->not_tls) {
+        result = tls_hello_parse(&peek->tls, iov, (size_t)n);
+        *ret_name = &peek->tls.name;
+    }
+    if (result == FLOW_NAME_NOT_THIS_PROTOCOL) {
+        peek->not_tls = true;
+        result = http_request_parse(&peek->http, iov, (size_t)n);
+        *ret_name = &peek->http.name;
+    }
+    return result;
+}
+
+static bool judge_state(struct peek *peek, enum policy_name_state state,
+                        const struct dns_name *name)
+{
+    return admission_judge_named(peek->engine, POLICY_TCP, &peek->key, state, name);
+}
+
+/* What is known is all that will be. True: allowed. */
+static bool judge_result(struct peek *peek, enum flow_name_result result,
+                         const struct flow_name *text)
+{
+    struct counters *counters = &peek->engine->counters;
+    struct dns_name name;
+
+    switch (result) {
+    case FLOW_NAME_NAMED:
+        if (name_from_guest(text->text, text->len, &name) < 0)
+            return judge_state(peek, POLICY_NAME_HIDDEN, NULL);
+        return judge_state(peek, POLICY_NAME_NAMED, &name);
+    case FLOW_NAME_HIDDEN:
+    case FLOW_NAME_HTTP2:
+        return judge_state(peek, POLICY_NAME_HIDDEN, NULL);
+    case FLOW_NAME_NOT_THIS_PROTOCOL:
+        return judge_state(peek, POLICY_NAME_NAMELESS, NULL);
+    case FLOW_NAME_TOO_LARGE:
+        count(counters, COUNTER_policy_hello_too_large);
+        return false;
+    default:
+        count(counters, COUNTER_policy_hello_malformed);
+        return false;
+    }
+}
+
+/* ---- as an upstream
+ * ---------------------------------------------------------------------------------- */
+
+static void peek_expired(void *arg, struct timer *timer, uint64_t now)
+{
+    struct peek *peek = (struct peek *)((char *)timer - offsetof(struct peek, timer));
+
+    (void)arg, (void)now;
+    tcp_abort(peek->engine->stack, peek->flow); /* ends in peek_close() */
+}
+
+static void late_expired(void *arg, struct timer *timer, uint64_t now)
+{
+    struct peek *peek = (struct peek *)((char *)timer - offsetof(struct peek, timer));
+
+    count(&peek->engine->counters, COUNTER_policy_hello_late);
+    peek_expired(arg, timer, now);
+}
+
+static ssize_t peek_write(void *ctx, uint64_t token, const struct iovec *iov, int n)
+{
+    struct peek *peek = peek_of(token);
+    const struct tcp_upstream_ref inner = peek->inner;
+    const struct flow_name *name = NULL;
+    enum flow_name_result result = read_name(peek, iov, n, &name);
+
+    (void)ctx;
+    if (result == FLOW_NAME_NEED_MORE) {
+        if (!timer_armed(&peek->timer))
+            timer_arm(peek->engine->timers, &peek->timer, peek->engine->now + PEEK_PATIENCE);
+        return TCP_WRITE_MORE;
+    }
+    if (!judge_result(peek, result, name))
+        return TCP_WRITE_REFUSED;
+    step_aside(peek);
+    return inner.upstream->write(inner.ctx, inner.token, iov, n);
+}
+
+/* FIN came first: there will be no name. */
+static void peek_shut_write(void *ctx, uint64_t token)
+{
+    struct peek *peek = peek_of(token);
+    const struct tcp_upstream_ref inner = peek->inner;
+
+    (void)ctx;
+    if (judge_state(peek, POLICY_NAME_NAMELESS, NULL)) {
+        step_aside(peek);
+        inner.upstream->shut_write(inner.ctx, inner.token);
+    } else {
+        timer_init(&peek->timer, peek_expired); /* not from within the stack's call */
+        timer_arm(peek->engine->timers, &peek->timer, peek->engine->now);
+    }
+}
+
+static void peek_resume(void *ctx, uint64_t token)
+{
+    const struct tcp_upstream_ref *inner = &peek_of(token)->inner;
+
+    (void)ctx;
+    inner->upstream->resume(inner->ctx, inner->token);
+}
+
+static void peek_keepalive(void *ctx, uint64_t token)
+{
+    const struct tcp_upstream_ref *inner = &peek_of(token)->inner;
+
+    (void)ctx;
+    if (inner->upstream->keepalive)
+        inner->upstream->keepalive(inner->ctx, inner->token);
+}
+
+static void peek_close(void *ctx, uint64_t token, enum tcp_close how)
+{
+    struct peek *peek = peek_of(token);
+    const struct tcp_upstream_ref inner = peek->inner;
+
+    (void)ctx;
+    peek_free(peek);
+    inner.upstream->close(inner.ctx, inner.token, how);
+}
+
+static const struct tcp_upstream peek_upstream = {
+    .write = peek_write,
+    .shut_write = peek_shut_write,
+    .resume = peek_resume,
+    .keepalive = peek_keepalive,
+    .close = peek_close,
+};
+
+void peek_tcp(struct culvert_engine *engine, struct flow_handle flow, const struct flow_key *key)
+{
+    struct peek *peek = calloc(1, sizeof *peek);
+
+    if (!peek) {
+        count(&engine->counters, COUNTER_policy_no_memory);
+        tcp_abort(engine->stack, flow);
+        return;
+    }
+    peek->engine = engine;
+    peek->flow = flow;
+    peek->key = *key;
+    timer_init(&peek->timer, late_expired);
+    if (!tcp_wrap_upstream(
+            engine->stack, flow,
+            &(struct tcp_upstream_ref){&peek_upstream, engine, (uint64_t)(uintptr_t)peek},
+            &peek->inner))
+        free(peek);
+}
