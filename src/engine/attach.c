@@ -28,6 +28,7 @@ struct attachment {
 struct request {
     struct culvert_engine *engine;
     const char *where;
+    struct netdev_config config; /* the same for sockets */
     char *message;
     size_t size;
 };
@@ -40,16 +41,9 @@ typedef struct netdev *netdev_new(const struct netdev_config *config, struct loo
 static struct netdev *attach_socket(const struct request *request, netdev_new *create)
 {
     struct culvert_engine *engine = request->engine;
-    const struct netdev_config config = {
-        .where = request->where,
-        .mtu = engine->addresses.mtu,
-        .once = engine->once,
-    };
 
-    struct netdev *netdev =
-        create(&config, &engine->loop, &engine->counters, request->message, request->size);
-
-    return netdev;
+    return create(&request->config, &engine->loop, &engine->counters, request->message,
+                  request->size);
 }
 
 static struct netdev *attach_stream(const struct request *request)
@@ -247,7 +241,13 @@ int culvert_engine_attach(struct culvert_engine *engine, const char *kind, const
                           struct culvert_error *error)
 {
     char message[MESSAGE_MAX] = "";
-    const struct request request = {engine, where, message, sizeof message};
+    const struct request request = {
+        .engine = engine,
+        .where = where,
+        .config = {.where = where, .mtu = engine->addresses.mtu, .once = engine->once},
+        .message = message,
+        .size = sizeof message,
+    };
     const struct kind *found = kind_find(kind);
     struct netdev *netdev;
 
