@@ -204,33 +204,42 @@ static bool is_pinned(const struct judging *judging, const struct dns_name *name
 
 /* ---- the verdict ---- */
 
+/* As if every allow reached every address. */
+static uint32_t first_allow_by_pins_anywhere(const struct judging *judging)
+{
+    struct pin_walk walk = pin_walk_of(judging);
+    uint32_t best = NO_RULE;
+    while (pin_walk_next(&walk)) {
+        uint32_t rule = walk.queried ? first_allow_anywhere(judging, &walk.name) : NO_RULE;
+        best = rule < best ? rule : best;
+    }
+    return best;
+}
+
 /* No rule matched. Which one would have, had the flow borne the right name or gone elsewhere? */
 static struct policy_verdict explain_default(const struct judging *judging)
 {
     struct policy_verdict verdict = judging_verdict(judging, NO_RULE);
     const struct policy_query *query = judging->query;
-    struct pin_walk walk = pin_walk_of(judging);
     const struct pin *pin;
-    uint32_t near;
 
     if (verdict.reason != POLICY_REASON_DEFAULT)
         return verdict;
-    if (query->name_state == POLICY_NAME_NAMED &&
-        (near = first_allow_anywhere(judging, query->name)) != NO_RULE) {
+    if (query->name_state == POLICY_NAME_NAMED) {
+        verdict.rule = first_allow_anywhere(judging, query->name);
         verdict.reason =
             is_pinned(judging, query->name, &pin) ? POLICY_REASON_FLOOR : POLICY_REASON_UNPINNED;
-        verdict.rule = near;
-        return verdict;
     }
-    while (pin_walk_next(&walk)) {
-        if (!walk.queried || (near = first_allow_anywhere(judging, &walk.name)) == NO_RULE)
-            continue;
-        verdict.reason = first_allow(judging, &walk.name, NO_RULE) == NO_RULE
-                             ? POLICY_REASON_FLOOR
-                             : POLICY_REASON_UNNAMED;
-        verdict.rule = near;
-        return verdict;
+    if (verdict.rule == NO_RULE) {
+        verdict.rule = first_allow_by_pins(judging, NO_RULE, &pin);
+        verdict.reason = POLICY_REASON_UNNAMED;
     }
+    if (verdict.rule == NO_RULE) {
+        verdict.rule = first_allow_by_pins_anywhere(judging);
+        verdict.reason = POLICY_REASON_FLOOR;
+    }
+    if (verdict.rule == NO_RULE)
+        verdict.reason = POLICY_REASON_DEFAULT;
     return verdict;
 }
 
