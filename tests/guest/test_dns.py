@@ -207,6 +207,7 @@ def hundreds_of_questions_at_a_time_are_answered(lab):
     prepare(lab)
     with lab.guest() as guest:
         client = guest.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        client.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
         client.connect((DNS4, 53))
         for i in range(400):
             client.send(question(i, "www.test" if i % 2 else f"name{i}.test"))

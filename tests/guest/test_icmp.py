@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 
-from lab import (CULVERT, DEADLINE, GATEWAY4, GATEWAY6, INTERNET4, INTERNET6, check,
+from lab import (CULVERT, DEADLINE, GATEWAY4, GATEWAY6, INTERNET4, INTERNET6, Skip, check,
                  counters_in, equal, for_each, main, test)
 from routers import FAR4, FAR6, FIRST4, FIRST6, SECOND4, SECOND6, Path
 
@@ -188,6 +188,8 @@ def traceroute_of_the_command_itself_shows_every_hop(lab, caller):
 
 @test
 def tracepath_finds_the_narrow_link(lab):
+    if not shutil.which("tracepath"):
+        raise Skip("tracepath is not installed")
     path = path_of(lab)
     path.narrow(1300)
     try:
