@@ -12,7 +12,6 @@ import shutil
 import socket
 import struct
 import subprocess
-import tempfile
 import time
 
 from lab import (CULVERT, DEADLINE, GATEWAY4, GATEWAY6, INTERNET4, INTERNET6, SLOWNESS, Skip, check,
@@ -32,10 +31,9 @@ _cache = {}
 
 def own_etc():
     """A copy of /etc that may be written to, in the mount namespace of this test."""
-    place = tempfile.mkdtemp(prefix="culvert-test-")
-    for words in (["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", place],
-                  ["cp", "-a", "/etc", place + "/etc"],
-                  ["mount", "--bind", place + "/etc", "/etc"]):
+    for words in (["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/mnt"],
+                  ["cp", "-a", "/etc", "/mnt/etc"],
+                  ["mount", "--bind", "/mnt/etc", "/etc"]):
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -52,11 +50,9 @@ def write_resolv_conf(*servers, rename=True):
 
 def start_dnsmasq(lab):
     lab.has(OTHER4 + "/32", SILENT4 + "/32", SILENT6 + "/128")
-    log = tempfile.NamedTemporaryFile("r", suffix=".dnsmasq")
-    os.chmod(log.name, 0o666)
     words = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv",
-             "--no-hosts", "--user=root", "--pid-file=", "--log-queries", "--cache-size=0",
-             "--log-facility=" + log.name, "--bind-interfaces", "--edns-packet-max=1232",
+             "--no-hosts", "--user=root", "--pid-file=", "--cache-size=0",
+             "--log-facility=/mnt/dnsmasq.log", "--bind-interfaces", "--edns-packet-max=1232",
              "--local=/test/", "--local-ttl=60"]
     words += [f"--listen-address={a}" for a in (INTERNET4, INTERNET6, OTHER4)]
     words += ["--host-record=www.test,93.184.216.80,2606:2800:220:1::80",
@@ -71,17 +67,17 @@ def start_dnsmasq(lab):
                process.poll() is not None, "dnsmasq answers")
     check(process.poll() is None, "dnsmasq: " + (process.stderr.read().decode()
                                                  if process.poll() is not None else ""))
-    return log
 
 
 def prepare(lab):
     """Once; and the usual resolver each time."""
-    if "log" not in _cache:
+    if not _cache:
         if not shutil.which("dnsmasq") or not shutil.which("dig"):
             raise Skip("dnsmasq and dig are needed")
         lab.internet.sysctl("net.ipv4.icmp_ratemask", 0)  # a closed port always says so
         own_etc()
-        _cache["log"] = start_dnsmasq(lab)
+        start_dnsmasq(lab)
+        _cache["prepared"] = True
     write_resolv_conf(INTERNET4)
 
 

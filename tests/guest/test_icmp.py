@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 
 from lab import (CULVERT, DEADLINE, GATEWAY4, GATEWAY6, INTERNET4, INTERNET6, Skip, check,
                  counters_in, equal, for_each, main, test)
@@ -26,7 +25,7 @@ def path_of(lab):
 def place_for_users():
     """A directory with a culvert and a /dev/net/tun that an ordinary user may use."""
     if "place" not in _cache:
-        place = tempfile.mkdtemp(prefix="culvert-test-")
+        place = "/mnt"  # of this mount namespace, so that nothing is left behind
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", place], check=True)
         subprocess.run(["mknod", "-m", "666", place + "/tun", "c", "10", "200"], check=True)
         subprocess.run(["mount", "--bind", place + "/tun", "/dev/net/tun"], check=True)
