@@ -119,6 +119,7 @@ static void refresh_link(struct vhost_user *device)
         vhost_user_has(device, VIRTIO_F_VERSION_1) || vhost_user_has(device, VIRTIO_NET_F_MRG_RXBUF)
             ? VIRTIO_NET_HEADER_LEN
             : VIRTIO_NET_HEADER_LEN_SHORT;
+    device->frame_max = SIZE_MAX;
     link.up = device->fault < 0 && vhost_queue_usable(&device->queues[0]) &&
               vhost_queue_usable(&device->queues[1]);
     link.offloads = link.up ? offloads_of(device) : 0;
@@ -290,12 +291,20 @@ static int vhost_user_receive(struct netdev *netdev, struct culvert_frame **ret_
 
 static int vhost_user_send(struct netdev *netdev, struct culvert_frame *frame)
 {
+    struct vhost_user *device = vhost_user_of(netdev);
+
     if (!netdev->link.up) {
         count(netdev->counters, COUNTER_netdev_link_down);
         culvert_frame_unref(frame);
         return 0;
     }
-    return software_sender_send(&vhost_user_of(netdev)->sender, &netdev->link, frame);
+    if (__builtin_expect(device->frame_max != SIZE_MAX, false) &&
+        culvert_frame_len(frame) > device->frame_max) {
+        const struct culvert_link small = {.offloads = netdev->link.offloads & CULVERT_LINK_CSUM};
+
+        return software_sender_send(&device->sender, &small, frame);
+    }
+    return software_sender_send(&device->sender, &netdev->link, frame);
 }
 
 static void vhost_user_flush(struct netdev *netdev)

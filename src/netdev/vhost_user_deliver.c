@@ -4,7 +4,8 @@
  * A frame takes as many buffers as it needs (MRG_RXBUF), or one. They are looked through first, and
  * taken only if they are enough: where they are not, nothing has happened, and the frame waits for
  * the guest to add buffers. One that could not be held by
- * all the buffers that the guest ever posted at once is dropped. */
+ * all the buffers that the guest ever posted at once is dropped, and larger ones than that are cut
+ * into segments from then on. */
 #include <errno.h>
 #include <string.h>
 
@@ -25,7 +26,7 @@ struct room {
 
 /* Adds the next chain. 0, -EAGAIN: the guest has posted no more; -ENOSPC: no frame needs so many;
  * or a fault. */
-static int add_chain(struct vhost_queue *queue, struct room *room)
+static int add_chain(struct vhost_user *device, struct vhost_queue *queue, struct room *room)
 {
     struct vhost_ring *ring = &queue->ring;
     struct vhost_chain *chain = &room->chain[room->chains];
@@ -37,8 +38,10 @@ static int add_chain(struct vhost_queue *queue, struct room *room)
         r = vhost_ring_look(ring);
         if (r < 0)
             return r;
-        if (r > queue->most_posted)
+        if (r > queue->most_posted) {
             queue->most_posted = (uint16_t)r;
+            device->frame_max = SIZE_MAX;
+        }
         if (room->chains ==
             (unsigned)r) /* waiting for more than there ever was would be for ever */
             return r != 0 && r == queue->most_posted ? -ENOSPC : -EAGAIN;
@@ -53,7 +56,7 @@ static int add_chain(struct vhost_queue *queue, struct room *room)
     return 0;
 }
 
-static int find_room(const struct vhost_user *device, struct vhost_queue *queue, size_t len,
+static int find_room(struct vhost_user *device, struct vhost_queue *queue, size_t len,
                      struct room *room)
 {
     bool mergeable = vhost_user_has(device, VIRTIO_NET_F_MRG_RXBUF);
@@ -62,7 +65,7 @@ static int find_room(const struct vhost_user *device, struct vhost_queue *queue,
     room->len = 0;
     room->next = room->iov;
     do {
-        int r = room->chains == 0 || mergeable ? add_chain(queue, room) : -ENOSPC;
+        int r = room->chains == 0 || mergeable ? add_chain(device, queue, room) : -ENOSPC;
         if (r < 0)
             return r;
     } while (room->len < len);
@@ -148,6 +151,7 @@ int vhost_deliver(void *ctx, struct culvert_frame *frame)
         queue->starved_seen = queue->ring.seen;
         return -EAGAIN;
     case -ENOSPC:
+        device->frame_max = room.len > device->header_len ? room.len - device->header_len : 0;
         return drop(device, frame, COUNTER_vhost_user_small_buffers);
     default:
         vhost_user_fail(device, vhost_ring_reason(r));

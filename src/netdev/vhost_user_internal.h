@@ -87,6 +87,7 @@ struct vhost_user {
     unsigned next_transmit;
     unsigned pairs; /* that the guest uses */
     size_t header_len;
+    size_t frame_max; /* the largest frame that the guest's buffers are known to hold */
     bool awake;
     int fault; /* the connection is to be closed: enum counter, or -1 */
     uint8_t steering[VHOST_STEERING];
