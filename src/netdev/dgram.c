@@ -112,6 +112,8 @@ static void watch(struct dgram *dgram, bool full)
     if (dgram->full == full)
         return;
     dgram->full = full;
+    if (full)
+        count(dgram->netdev.counters, COUNTER_netdev_full);
     if (dgram->way != WAY_CONNECTED)
         (void)loop_modify(dgram->loop, dgram->fd, full ? EPOLLIN | EPOLLOUT : EPOLLIN,
                           dgram->bound_handler, 0, 0);
@@ -310,7 +312,6 @@ static int dgram_put(void *ctx, struct culvert_frame *frame)
         queued = message_writer_put(&dgram->writer, frame);
     }
     if (!queued) {
-        count(dgram->netdev.counters, COUNTER_netdev_full);
         dgram->starved = true;
         return -EAGAIN;
     }

@@ -206,6 +206,8 @@ static void watch(struct packet *packet, bool full)
     if (packet->full == full)
         return;
     packet->full = full;
+    if (full)
+        count(packet->netdev.counters, COUNTER_netdev_full);
     (void)loop_modify(packet->loop, packet->fd, full ? EPOLLIN | EPOLLOUT : EPOLLIN,
                       packet->handler, 0, 0);
 }
@@ -239,7 +241,6 @@ static int packet_put(void *ctx, struct culvert_frame *frame)
         queued = message_writer_put(&packet->writer, frame);
     }
     if (!queued) {
-        count(packet->netdev.counters, COUNTER_netdev_full);
         packet->starved = true;
         return -EAGAIN;
     }

@@ -226,8 +226,9 @@ static int stream_receive(struct netdev *netdev, struct culvert_frame **ret_fram
         bytes += culvert_frame_len(ret_frames[taken++]);
     }
     if (taken > 0) {
-        if (r < 0) /* what came before it first; then the same error again, by an event */
-            (void)shutdown(stream->connection, SHUT_RDWR);
+        if (r < 0) /* what came before it first, and its answers; then the same error, by an event
+                    */
+            (void)shutdown(stream->connection, SHUT_RD);
         count_n(netdev->counters, COUNTER_netdev_frames_in, (uint64_t)taken);
         count_n(netdev->counters, COUNTER_netdev_bytes_in, bytes);
         return taken;
@@ -244,6 +245,8 @@ static void watch(struct stream *stream, bool full)
     if (stream->full == full)
         return;
     stream->full = full;
+    if (full)
+        count(stream->netdev.counters, COUNTER_netdev_full);
     (void)loop_modify(stream->loop, stream->connection, full ? EPOLLIN | EPOLLOUT : EPOLLIN,
                       stream->connection_handler, 0, stream->generation);
 }
@@ -289,7 +292,6 @@ static int stream_put(void *ctx, struct culvert_frame *frame)
         culvert_frame_unref(frame);
         return 0;
     }
-    count(stream->netdev.counters, COUNTER_netdev_full);
     stream->starved = true;
     return -EAGAIN;
 }
