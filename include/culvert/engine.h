@@ -58,10 +58,10 @@ int culvert_engine_start(struct culvert_engine *engine);
 /** Waits, at most `ms`, until host connections have taken every byte that was acknowledged to the
  * guest: for a guest that has ended, before _stop. 0 or -ETIMEDOUT. Not the poll thread's. */
 int culvert_engine_drain(const struct culvert_engine *engine, unsigned ms);
-/** Ends the poll thread, promptly from any state; open flows are reset. 0, also when it was not
- * running. */
+/** Ends the poll thread, promptly from any state. 0, also when it was not running. May be followed
+ * by _start; open flows are reset by _free. */
 int culvert_engine_stop(struct culvert_engine *engine);
-/** Stops if needed. Accepts NULL; returns NULL. */
+/** Stops if needed; resets open flows. Accepts NULL; returns NULL. */
 struct culvert_engine *culvert_engine_free(struct culvert_engine *engine);
 
 /** Can the guest ping beyond the gateway? 0, or the negative errno with which the host forbade both
