@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/check.h"
 #include "cli/options.h"
 #include "cli/run.h"
 #include "cli/serve.h"
@@ -16,7 +17,8 @@ static int print_usage(void)
 {
     printf("usage: culvert run [OPTIONS] [--] COMMAND [ARG...]\n"
            "       culvert serve [OPTIONS] FRONTEND\n"
-           "       culvert ctl|check ...   not available yet\n"
+           "       culvert check [--explain 'tcp NAME|IP:PORT'] FILE.json\n"
+           "       culvert ctl ...   not available yet\n"
            "       culvert --help | --version\n\n"
            "Options of run:\n");
     options_print(stdout, CONFIG_RUN);
@@ -26,7 +28,7 @@ static int print_usage(void)
 
 static int refuse(const char *word)
 {
-    static const char *const planned[] = {"ctl", "check"};
+    static const char *const planned[] = {"ctl"};
 
     for (size_t i = 0; i < sizeof planned / sizeof planned[0]; i++) {
         if (strcmp(word, planned[i]) == 0) {
@@ -49,6 +51,8 @@ int main(int argc, char **argv)
         return cli_run(argc - 2, argv + 2);
     if (strcmp(argv[1], "serve") == 0)
         return cli_serve(argc - 2, argv + 2);
+    if (strcmp(argv[1], "check") == 0)
+        return cli_check(argc - 2, argv + 2);
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
         strcmp(argv[1], "help") == 0)
         return print_usage();

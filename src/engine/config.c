@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "engine/config_parse.h"
+#include "engine/policy_file.h"
 
 /* The one table, in the order in which --help shows it. */
 static const struct config_option options[] = {
@@ -33,7 +34,8 @@ static const struct config_option options[] = {
      CONFIG_ENGINE, true, config_parse_rule},
     {"profile", 0, "public|none|all", "what is allowed behind the rules (public)", CONFIG_ENGINE,
      false, config_parse_profile},
-    {"policy", 0, "FILE.json", "rules and sets from a file", CONFIG_ENGINE, false, NULL},
+    {"policy", 0, "FILE.json", "rules and sets from a file", CONFIG_ENGINE, false,
+     config_parse_policy},
     {"learn", 0, "FILE", "allow and write down what is used", CONFIG_ENGINE, false, NULL},
     {"max-flows", 0, "N", "TCP flows at a time (what the descriptor limit allows)", CONFIG_ENGINE,
      false, config_parse_max_flows},
@@ -170,6 +172,7 @@ struct culvert_config *culvert_config_new(void)
         return NULL;
     }
     policy_builder_allow_names(config->policy, CONFIG_NAMES_ENFORCED);
+    policy_builder_files(config->policy, policy_file_read, NULL);
     config->mtu = 1500;
     subnet_init(&config->ipv4, "10.0.2.100", 24);
     subnet_init(&config->ipv6, "fd63:756c:7665::64", 64);

@@ -70,6 +70,7 @@ struct culvert_config {
     char hostname[64];          /* empty: not given */
 
     struct policy_builder *policy; /* rules, profile and host addresses: ready for policy_build() */
+    bool profile_given;            /* by option, so that it wins over the policy file's */
     unsigned rule_count;
     uint32_t max_flows; /* 0: what the descriptor limit allows */
 

@@ -70,10 +70,13 @@ static int check_subnet(const struct config_subnet *subnet, char family,
 
 static int check_policy(const struct culvert_config *config, struct culvert_error *error)
 {
-    char message[sizeof error->message];
+    char message[400];
     int r = policy_builder_check(config->policy, message, sizeof message);
 
-    return r == -EINVAL ? fault("%s", message) : r;
+    if (r != -EINVAL)
+        return r;
+    /* "rule …" stands for the option of that name; else it begins with the file's name. */
+    return fault("%s%s", strncmp(message, "rule ", 5) == 0 ? "" : "policy ", message);
 }
 
 int config_finish(const struct culvert_config *config, struct culvert_error *error)

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "policy/names.h"
+
 #define fault(...) (snprintf(message, size, __VA_ARGS__), -EINVAL)
 
 /* ---- the kinds of values ---- */
@@ -248,7 +250,11 @@ CONFIG_PARSER(rule)
 
 CONFIG_PARSER(profile)
 {
-    return policy_builder_profile(config->policy, value, message, size);
+    int r = policy_builder_profile(config->policy, value, message, size);
+
+    if (r == 0)
+        config->profile_given = true;
+    return r;
 }
 
 CONFIG_PARSER(host_address)
@@ -287,6 +293,8 @@ CONFIG_PARSER(dns_host)
 {
     struct config_dns_host *host = &config->dns_hosts[config->dns_host_count];
     const char *equals = strchr(value, '=');
+    struct dns_name name;
+    int r;
 
     if (config->dns_host_count == CONFIG_DNS_HOSTS_MAX)
         return fault("at most %d may be given", CONFIG_DNS_HOSTS_MAX);
@@ -296,8 +304,12 @@ CONFIG_PARSER(dns_host)
         return fault("not a domain name before the '='; write it as in db.test=10.1.2.3");
     if (!ip_address_parse(equals + 1, &host->address))
         return fault("not an IP address behind the '='; write it as in db.test=10.1.2.3");
-    config->dns_host_count++;
-    return 0;
+    if (name_from_guest(host->name, strlen(host->name), &name) < 0)
+        return fault("the name ends in a number, so many programs take it for an address");
+    r = policy_builder_dns_host(config->policy, &name, &host->address);
+    if (r == 0)
+        config->dns_host_count++;
+    return r;
 }
 
 /* ---- how the engine runs ---- */

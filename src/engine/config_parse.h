@@ -23,6 +23,7 @@ CONFIG_PARSER(mac);
 CONFIG_PARSER(hostname);
 CONFIG_PARSER(rule);
 CONFIG_PARSER(profile);
+CONFIG_PARSER(policy);
 CONFIG_PARSER(host_address);
 CONFIG_PARSER(max_flows);
 CONFIG_PARSER(dns);

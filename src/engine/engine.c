@@ -111,7 +111,7 @@ static int build_policy(struct culvert_engine *engine, const struct culvert_conf
 {
     const struct stack_config *addresses = &engine->addresses;
 
-    engine->policy = policy_build(config->policy, 1);
+    engine->policy = policy_build_at(config->policy, 1, time(NULL));
     if (!engine->policy)
         return -ENOMEM;
     engine->host_addresses = host_addresses_new(&engine->loop);

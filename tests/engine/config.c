@@ -282,7 +282,7 @@ static void unknown_and_unavailable_options_say_so(void **state)
 {
     refused(state, "mtuu", "1500", "did you mean mtu?");
     refused(state, "zzzzzzzzzzzz", "1", "no such option");
-    refused(state, "policy", "x.json", "not available yet");
+    refused(state, "learn", "x.json", "not available yet");
     refused(state, "mtu", NULL, "576");
     assert_int_equal(culvert_config_set(*state, "mtu", "1", NULL), -EINVAL);
 }
