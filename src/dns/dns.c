@@ -6,13 +6,12 @@
  *     dns.c, guest_tcp.c   a message of the guest's, by datagram or TCP, becomes a `dns_asker`
  *     dns.c                what is no plain query is answered at once: FORMERR, NOTIMP, …
  *     hosts.c              names that are known here are answered at once
+ *     filter.c             names that the policy denies are refused
  *     query.c              others join the outstanding query of the same question, or begin one
  *     attempt.c            a query asks servers, one after the other, each time from a new socket
- *     query.c              what comes back is checked, judged, and handed to all who wait
+ *     query.c              what comes back is checked, and handed to all who wait
+ *     filter.c             without the addresses that the policy keeps from the guest
  *     reply.c              each gets it with its own id, in its own case, at the size it takes
- *
- * Filters by policy belong between hosts.c and query.c (questions) and in front of reply.c
- * (answers); a cache in front of query.c.
  *
  * Against forged answers: every attempt has its own socket, thus its own random port, connected, so
  * that the kernel checks the source; a random id; and the question in a random case that must come
@@ -102,7 +101,9 @@ void dns_reply(struct dns *dns, const struct dns_asker *asker, size_t len)
 
 void dns_reply_rcode(struct dns *dns, const struct dns_asker *asker, unsigned rcode)
 {
-    dns_reply(dns, asker, reply_build_rcode(asker, rcode, dns_reply_space(dns)));
+    static const struct dns_error none;
+
+    dns_reply(dns, asker, reply_build_rcode(asker, rcode, &none, dns_reply_space(dns)));
 }
 
 /* ---- questions ---- */
@@ -133,10 +134,12 @@ static void question_input(struct dns *dns, const struct dns_asker *asker, uint6
     len = hosts_answer(dns, asker, dns_reply_space(dns));
     if (len != 0) {
         count(dns->counters, COUNTER_dns_local_answers);
+        filter_local_answer(dns, &asker->question, now);
         dns_reply(dns, asker, len);
         return;
     }
-    query_ask(dns, asker, now);
+    if (!filter_question(dns, asker))
+        query_ask(dns, asker, now);
 }
 
 bool dns_message_input(struct dns *dns, struct dns_asker *asker, const uint8_t *message, size_t len,
@@ -203,6 +206,11 @@ void dns_udp_input(struct dns *dns, const struct udp_datagram *datagram, uint64_
 }
 
 /* ---- beginning and end ---- */
+
+void dns_set_guard(struct dns *dns, const struct dns_guard *guard)
+{
+    dns->guard = *guard;
+}
 
 static int allocate_tables(struct dns *dns)
 {

@@ -9,11 +9,14 @@
 #include "base/counters.h"
 #include "base/loop.h"
 #include "base/timers.h"
+#include "policy/policy.h"
 #include "stack/stack.h"
 
 #define DNS_UPSTREAMS_MAX 16
 
 struct dns;
+struct dns_question; /* wire/dns.h */
+struct pins;         /* policy/pins.h */
 
 struct dns_upstream {
     struct ip_endpoint endpoint;
@@ -36,6 +39,29 @@ struct dns *dns_free(struct dns *dns);
 /* A name that is answered here and never asked upstream: host.culvert.internal, --dns-host. A and
  * AAAA of one name are two calls. */
 int dns_add_host(struct dns *dns, const char *name, const struct ip_address *address);
+
+/* What the guest gets for a name that the policy denies. */
+enum dns_denied {
+    DNS_DENIED_NXDOMAIN,
+    DNS_DENIED_REFUSED,
+    DNS_DENIED_ZERO, /* 0.0.0.0 and ::, no data of other types */
+};
+
+/* The policy as the resolver enforces it. Everything is borrowed, and may be replaced at any time
+ * by another call. Names matter only where the policy has rules by name; private addresses are
+ * never asked about upstream (PTR) unless the policy lets the guest reach them. */
+struct dns_guard {
+    const struct policy *policy; /* NULL: everything passes */
+    const struct policy_world *world;
+    struct pins *pins; /* learns what is answered; may be NULL */
+    enum dns_denied denied;
+    /* A question or a CNAME's target was refused. May be NULL. */
+    void (*refused)(void *ctx, const struct dns_question *question,
+                    const struct policy_verdict *verdict);
+    void *ctx;
+};
+
+void dns_set_guard(struct dns *dns, const struct dns_guard *guard);
 
 /* A datagram of the guest's to port 53 of the resolver. */
 void dns_udp_input(struct dns *dns, const struct udp_datagram *datagram, uint64_t now);

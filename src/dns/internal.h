@@ -7,6 +7,7 @@
 #include "base/list.h"
 #include "base/pool.h"
 #include "dns/dns.h"
+#include "policy/pins.h"
 #include "wire/dns.h"
 
 /* ---- bounds ---- */
@@ -168,6 +169,7 @@ struct dns {
     uint64_t hash_key[2];
     struct dns_servers servers;
     struct resolv_conf resolv; /* path NULL: servers are fixed */
+    struct dns_guard guard;
     struct dns_host *hosts;
     size_t host_count;
 
@@ -189,6 +191,7 @@ struct dns {
     uint8_t random[256];                    /* fresh bytes from the kernel, used from the front */
     size_t random_used;
     uint8_t received[DNS_MESSAGE_MAX + 1];
+    uint8_t filtered[DNS_MESSAGE_MAX];  /* an answer without what the guest may not see */
     uint8_t reply[DNS_MESSAGE_MAX + 2]; /* built here; its length in front for TCP */
 };
 
@@ -207,11 +210,41 @@ static inline uint8_t *dns_reply_space(struct dns *dns)
 void dns_reply_rcode(struct dns *dns, const struct dns_asker *asker, unsigned rcode);
 
 /* reply.c: all build into `to`, DNS_MESSAGE_MAX bytes, and return the length. */
-size_t reply_build_rcode(const struct dns_asker *asker, unsigned rcode, uint8_t *to);
+size_t reply_build_rcode(const struct dns_asker *asker, unsigned rcode,
+                         const struct dns_error *error, uint8_t *to);
+/* 0.0.0.0 or ::, or no data. */
+size_t reply_build_zero(const struct dns_asker *asker, const struct dns_error *error, uint8_t *to);
 /* An upstream's answer for one asker: id, question and OPT are the asker's, records are cut at the
  * size it takes. `*ret_truncated`: TC is set. */
 size_t reply_build_answer(const struct dns_asker *asker, const uint8_t *answer,
-                          const struct dns_message *m, uint8_t *to, bool *ret_truncated);
+                          const struct dns_message *m, const struct dns_error *error, uint8_t *to,
+                          bool *ret_truncated);
+
+/* filter.c */
+/* Judges a question. True: it was answered here. */
+bool filter_question(struct dns *dns, const struct dns_asker *asker);
+/* A name of hosts.c was answered: its addresses are pinned. */
+void filter_local_answer(struct dns *dns, const struct dns_question *question, uint64_t now);
+
+/* What the guest may see of an answer. */
+struct filtered {
+    enum { FILTERED_PASSED, FILTERED_DENIED, FILTERED_BROKEN } outcome;
+    const uint8_t *answer; /* the upstream's, or dns->filtered */
+    struct dns_message m;
+    struct dns_error error;
+};
+
+/* Judges an answer and learns its pins. `question` is the one that was asked. Valid until the next
+ * call. */
+void filter_answer(struct dns *dns, const struct dns_question *question, const uint8_t *answer,
+                   const struct dns_message *m, uint64_t now, struct filtered *ret);
+void filter_reply(struct dns *dns, const struct dns_asker *asker, const struct filtered *filtered);
+
+/* rewrite.c: the answer with only those records that `keep` wants, without OPT, names in full.
+ * Returns its length, or 0: it cannot be done. */
+size_t rewrite_answer(const uint8_t *answer, const struct dns_message *m, uint16_t clear_flags,
+                      bool (*keep)(void *ctx, const struct dns_record *record), void *ctx,
+                      uint8_t *to);
 
 /* hosts.c: a reply to a question about a name that is answered here, or 0: it is not. */
 size_t hosts_answer(const struct dns *dns, const struct dns_asker *asker, uint8_t *to);
@@ -222,7 +255,8 @@ void query_free(struct dns_query *query); /* clients get nothing */
 /* The attempt could not be made or broke. It is freed. */
 void query_attempt_failed(struct dns_attempt *attempt, uint64_t now);
 /* What came back. True: the attempt goes on, it was not an answer to its question. */
-bool query_answer(struct dns_attempt *attempt, const uint8_t *answer, size_t len, uint64_t now);
+/* Changes the answer's letters. */
+bool query_answer(struct dns_attempt *attempt, uint8_t *answer, size_t len, uint64_t now);
 
 /* attempt.c */
 /* NULL: no socket; the server cannot be reached from here. */

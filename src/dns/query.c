@@ -384,24 +384,16 @@ static void note_healthy(const struct dns_attempt *attempt)
     }
 }
 
-static void reply_with(struct dns *dns, const struct dns_asker *asker, const uint8_t *answer,
-                       const struct dns_message *m)
-{
-    bool truncated;
-    size_t len = reply_build_answer(asker, answer, m, dns_reply_space(dns), &truncated);
-
-    if (truncated)
-        count(dns->counters, COUNTER_dns_truncated);
-    dns_reply(dns, asker, len);
-}
-
-static void deliver(struct dns_attempt *attempt, const uint8_t *answer, const struct dns_message *m)
+static void deliver(struct dns_attempt *attempt, const uint8_t *answer, const struct dns_message *m,
+                    uint64_t now)
 {
     struct dns_query *query = attempt->query;
+    struct filtered filtered;
 
     note_healthy(attempt);
+    filter_answer(query->dns, &query->question, answer, m, now, &filtered);
     list_for_each (link, &query->clients)
-        reply_with(query->dns, &list_entry(link, struct dns_client, link)->asker, answer, m);
+        filter_reply(query->dns, &list_entry(link, struct dns_client, link)->asker, &filtered);
     query_free(query);
 }
 
@@ -411,6 +403,7 @@ static void answer_truncated(struct dns_attempt *attempt, const uint8_t *answer,
 {
     struct dns_query *query = attempt->query;
     size_t server = attempt->server;
+    struct filtered filtered;
 
     if (dns_message_read(answer, len, m) < 0) { /* cut within a record: none is passed on */
         memset(m->header.record_count, 0, sizeof m->header.record_count);
@@ -419,11 +412,12 @@ static void answer_truncated(struct dns_attempt *attempt, const uint8_t *answer,
         m->records = m->end = DNS_HEADER_LEN + m->question.name.len + 4u;
     }
     note_healthy(attempt);
+    filter_answer(query->dns, &query->question, answer, m, now, &filtered);
     list_for_each_safe (link, &query->clients) {
         struct dns_client *client = list_entry(link, struct dns_client, link);
 
         if (dns_asker_limit(&client->asker) <= DNS_UPSTREAM_UDP_SIZE) {
-            reply_with(query->dns, &client->asker, answer, m);
+            filter_reply(query->dns, &client->asker, &filtered);
             client_free(query, client);
         }
     }
@@ -481,12 +475,23 @@ static void answer_unhelpful(struct dns_attempt *attempt, const struct dns_messa
     query_next(query, now);
 }
 
-bool query_answer(struct dns_attempt *attempt, const uint8_t *answer, size_t len, uint64_t now)
+/* Takes the random case out of the question, to which other names of the answer may point. */
+static void restore_case(const struct dns_query *query, uint8_t *answer, struct dns_message *m)
+{
+    m->question.name = query->question.name;
+    memcpy(answer + DNS_HEADER_LEN, query->question.name.bytes, query->question.name.len);
+}
+
+bool query_answer(struct dns_attempt *attempt, uint8_t *answer, size_t len, uint64_t now)
 {
     struct counters *counters = attempt->query->dns->counters;
+    enum judgement judgement;
     struct dns_message m;
 
-    switch (judge(attempt, answer, len, &m)) {
+    judgement = judge(attempt, answer, len, &m);
+    if (judgement == GOOD || judgement == TRUNCATED)
+        restore_case(attempt->query, answer, &m);
+    switch (judgement) {
     case FOREIGN:
         count(counters, COUNTER_dns_answer_mismatch);
         return true;
@@ -505,7 +510,7 @@ bool query_answer(struct dns_attempt *attempt, const uint8_t *answer, size_t len
         answer_truncated(attempt, answer, len, &m, now);
         return false;
     case GOOD:
-        deliver(attempt, answer, &m);
+        deliver(attempt, answer, &m, now);
         return false;
     }
     return false;

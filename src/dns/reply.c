@@ -28,7 +28,8 @@ static struct dns_edns reply_edns(const struct dns_asker *asker, unsigned rcode)
     };
 }
 
-size_t reply_build_rcode(const struct dns_asker *asker, unsigned rcode, uint8_t *to)
+size_t reply_build_rcode(const struct dns_asker *asker, unsigned rcode,
+                         const struct dns_error *error, uint8_t *to)
 {
     struct dns_builder b = {.data = to, .capacity = DNS_MESSAGE_MAX};
     struct dns_edns edns = reply_edns(asker, rcode);
@@ -44,7 +45,29 @@ size_t reply_build_rcode(const struct dns_asker *asker, unsigned rcode, uint8_t 
     dns_build_header(&b, &header);
     if (header.question_count != 0)
         dns_build_question(&b, &asker->question);
-    dns_build_opt(&b, &edns);
+    dns_build_opt_error(&b, &edns, error);
+    return b.len;
+}
+
+size_t reply_build_zero(const struct dns_asker *asker, const struct dns_error *error, uint8_t *to)
+{
+    static const uint8_t zeros[16];
+    bool v4 = asker->question.type == DNS_TYPE_A, v6 = asker->question.type == DNS_TYPE_AAAA;
+    struct dns_builder b = {.data = to, .capacity = DNS_MESSAGE_MAX};
+    struct dns_edns edns = reply_edns(asker, DNS_NOERROR);
+
+    if (!v4 && !v6)
+        return reply_build_rcode(asker, DNS_NOERROR, error, to);
+    dns_build_header(&b, &(struct dns_header){
+                             .id = asker->id,
+                             .flags = (uint16_t)(DNS_FLAG_QR | DNS_FLAG_RA |
+                                                 (asker->flags & (DNS_FLAG_RD | DNS_FLAG_CD))),
+                             .question_count = 1,
+                             .record_count = {1, 0, edns.present},
+                         });
+    dns_build_question(&b, &asker->question);
+    dns_build_record(&b, asker->question.type, DNS_CLASS_IN, DNS_LOCAL_TTL, zeros, v4 ? 4 : 16);
+    dns_build_opt_error(&b, &edns, error);
     return b.len;
 }
 
@@ -131,13 +154,15 @@ static unsigned answer_rcode(const struct dns_asker *asker, const struct dns_mes
 }
 
 size_t reply_build_answer(const struct dns_asker *asker, const uint8_t *answer,
-                          const struct dns_message *m, uint8_t *to, bool *ret_truncated)
+                          const struct dns_message *m, const struct dns_error *error, uint8_t *to,
+                          bool *ret_truncated)
 {
     unsigned rcode = answer_rcode(asker, m);
     struct dns_edns edns = reply_edns(asker, rcode);
     size_t limit = dns_asker_limit(asker);
     struct dns_builder start = {.data = to, .capacity = limit};
-    struct dns_builder b = {.data = to, .capacity = edns.present ? limit - DNS_OPT_LEN : limit};
+    struct dns_builder b = {.data = to,
+                            .capacity = edns.present ? limit - dns_opt_error_len(error) : limit};
     struct dns_header header = {
         .id = asker->id,
         .flags =
@@ -156,7 +181,7 @@ size_t reply_build_answer(const struct dns_asker *asker, const uint8_t *answer,
         (uint16_t)(header.record_count[DNS_ADDITIONAL] + edns.present);
     dns_build_header(&start, &header); /* again: the counts are known now */
     b.capacity = limit;
-    dns_build_opt(&b, &edns);
+    dns_build_opt_error(&b, &edns, error);
     *ret_truncated = (header.flags & DNS_FLAG_TC) != 0;
     return b.len;
 }

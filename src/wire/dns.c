@@ -13,6 +13,8 @@
 
 #define POINTER_BITS 0xc0u
 
+#define OPTION_EXTENDED_ERROR 15 /* RFC 8914 */
+
 /* ---- reading ---- */
 
 int dns_header_read(const uint8_t *message, size_t len, struct dns_header *ret)
@@ -465,14 +467,40 @@ void dns_build_record(struct dns_builder *b, uint16_t type, uint16_t rclass, uin
     dns_build_bytes(b, data, len);
 }
 
-void dns_build_opt(struct dns_builder *b, const struct dns_edns *edns)
+static void build_opt(struct dns_builder *b, const struct dns_edns *edns, size_t options_len)
 {
     uint32_t ttl = (uint32_t)edns->rcode_high << 24 | (uint32_t)edns->version << 16 |
                    (edns->dnssec_ok ? 0x8000u : 0);
 
-    if (!edns->present)
-        return;
     dns_build_bytes(b, "", 1);
     build_record_rest(b, DNS_TYPE_OPT, edns->size, ttl);
-    dns_build_be16(b, 0);
+    dns_build_be16(b, (uint16_t)options_len);
+}
+
+void dns_build_opt(struct dns_builder *b, const struct dns_edns *edns)
+{
+    if (edns->present)
+        build_opt(b, edns, 0);
+}
+
+/* Code and length of the option; code and text of the error. */
+size_t dns_opt_error_len(const struct dns_error *error)
+{
+    return DNS_OPT_LEN + (error->text ? 4 + 2 + strlen(error->text) : 0);
+}
+
+void dns_build_opt_error(struct dns_builder *b, const struct dns_edns *edns,
+                         const struct dns_error *error)
+{
+    size_t options_len = dns_opt_error_len(error) - DNS_OPT_LEN;
+
+    if (!edns->present)
+        return;
+    build_opt(b, edns, options_len);
+    if (options_len == 0)
+        return;
+    dns_build_be16(b, OPTION_EXTENDED_ERROR);
+    dns_build_be16(b, (uint16_t)(options_len - 4));
+    dns_build_be16(b, error->code);
+    dns_build_bytes(b, error->text, options_len - 6);
 }

@@ -30,7 +30,12 @@ enum dns_type {
     DNS_TYPE_SOA = 6,
     DNS_TYPE_PTR = 12,
     DNS_TYPE_AAAA = 28,
+    DNS_TYPE_SIG = 24,
+    DNS_TYPE_NXT = 30,
     DNS_TYPE_OPT = 41,
+    DNS_TYPE_RRSIG = 46,
+    DNS_TYPE_SVCB = 64,
+    DNS_TYPE_HTTPS = 65,
     DNS_TYPE_IXFR = 251,
     DNS_TYPE_AXFR = 252,
     DNS_TYPE_ANY = 255,
@@ -86,6 +91,19 @@ struct dns_edns {
     uint8_t version;
     uint8_t rcode_high; /* the upper eight bits of the extended rcode */
     uint16_t size;      /* the largest UDP answer it takes */
+};
+
+/* An Extended DNS Error (RFC 8914), for those who speak EDNS. text NULL: none. */
+struct dns_error {
+    uint16_t code;
+    const char *text; /* a few words of ASCII */
+};
+
+enum dns_error_code {
+    DNS_ERROR_BLOCKED = 15,
+    DNS_ERROR_FILTERED = 17,
+    DNS_ERROR_NOT_READY = 14,
+    DNS_ERROR_NETWORK = 23,
 };
 
 /* A record's place. */
@@ -168,5 +186,9 @@ void dns_build_record(struct dns_builder *b, uint16_t type, uint16_t rclass, uin
                       const void *data, size_t len);
 /* OPT without options. Nothing if `edns` is not present. */
 void dns_build_opt(struct dns_builder *b, const struct dns_edns *edns);
+/* The same with an Extended DNS Error, and the length that it will have. */
+void dns_build_opt_error(struct dns_builder *b, const struct dns_edns *edns,
+                         const struct dns_error *error);
+size_t dns_opt_error_len(const struct dns_error *error);
 
 #endif
