@@ -44,6 +44,8 @@ static const struct config_option options[] = {
 
     {"dns", 0, "URL", "ask this resolver: A, A:P, udp://A:P, tcp://A:P (the host's)", CONFIG_ENGINE,
      true, config_parse_dns},
+    {"dns-denied", 0, "HOW", "what a denied name gets: nxdomain (default), refused or zero",
+     CONFIG_ENGINE, false, config_parse_dns_denied},
     {"dns-host", 0, "NAME=A", "answer NAME with this address", CONFIG_ENGINE, true,
      config_parse_dns_host},
 

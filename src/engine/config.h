@@ -76,6 +76,7 @@ struct culvert_config {
 
     struct dns_upstream dns[DNS_UPSTREAMS_MAX];
     size_t dns_count; /* 0: follow the host's /etc/resolv.conf */
+    enum dns_denied dns_denied;
     struct config_dns_host dns_hosts[CONFIG_DNS_HOSTS_MAX];
     size_t dns_host_count;
 

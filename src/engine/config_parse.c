@@ -289,6 +289,19 @@ CONFIG_PARSER(dns)
     return 0;
 }
 
+CONFIG_PARSER(dns_denied)
+{
+    if (strcmp(value, "nxdomain") == 0)
+        config->dns_denied = DNS_DENIED_NXDOMAIN;
+    else if (strcmp(value, "refused") == 0)
+        config->dns_denied = DNS_DENIED_REFUSED;
+    else if (strcmp(value, "zero") == 0)
+        config->dns_denied = DNS_DENIED_ZERO;
+    else
+        return fault("not known; write nxdomain, refused or zero (0.0.0.0 and ::)");
+    return 0;
+}
+
 CONFIG_PARSER(dns_host)
 {
     struct config_dns_host *host = &config->dns_hosts[config->dns_host_count];

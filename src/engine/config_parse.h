@@ -27,6 +27,7 @@ CONFIG_PARSER(policy);
 CONFIG_PARSER(host_address);
 CONFIG_PARSER(max_flows);
 CONFIG_PARSER(dns);
+CONFIG_PARSER(dns_denied);
 CONFIG_PARSER(dns_host);
 CONFIG_PARSER(publish);
 CONFIG_PARSER(spin_us);

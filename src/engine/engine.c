@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "engine/config.h"
 #include "engine/internal.h"
+#include "policy/pins.h"
 
 #define QUEUE_CAPACITY     1024
 #define DESCRIPTORS_SPARED 1000 /* of the limit, for everything but TCP flows */
@@ -80,6 +81,10 @@ static int dns_fill(struct culvert_engine *engine, const struct culvert_config *
         dns_new(&dns_config, engine->stack, &engine->loop, engine->timers, &engine->counters);
     if (!engine->dns)
         return -errno;
+    dns_set_guard(engine->dns, &(struct dns_guard){.policy = engine->policy,
+                                                   .world = &engine->world,
+                                                   .pins = engine->pins,
+                                                   .denied = config->dns_denied});
     r = dns_add_host(engine->dns, "host.culvert.internal", &engine->addresses.gateway4);
     if (r == 0 && engine->addresses.ipv6)
         r = dns_add_host(engine->dns, "host.culvert.internal", &engine->addresses.gateway6);
@@ -113,6 +118,9 @@ static int build_policy(struct culvert_engine *engine, const struct culvert_conf
 
     engine->policy = policy_build_at(config->policy, 1, time(NULL));
     if (!engine->policy)
+        return -ENOMEM;
+    if (policy_has_names(engine->policy) &&
+        !(engine->pins = pins_new(NULL, engine->addresses.hash_key)))
         return -ENOMEM;
     engine->host_addresses = host_addresses_new(&engine->loop);
     if (!engine->host_addresses)
@@ -300,6 +308,7 @@ struct culvert_engine *culvert_engine_free(struct culvert_engine *engine)
     host_addresses_free(engine->host_addresses);
     ingress_free(engine);
     policy_free(engine->policy);
+    pins_free(engine->pins);
     timers_free(engine->timers);
     culvert_shared_state_free(engine->state);
     loop_fini(&engine->loop);
