@@ -458,12 +458,14 @@ static int build_all(struct name_build *nb)
 int build_names(struct build *build)
 {
     struct name_build nb = {.build = build, .names = &build->policy->names};
-    bool present = false;
 
-    for (uint32_t i = 0; i < build->count; i++)
-        present |= is_ours(&nb, i);
-    nb.names->present = present;
-    if (!present)
+    nb.names->lowest = NO_RULE;
+    for (uint32_t i = build->count; i-- > 0;) {
+        if (is_ours(&nb, i))
+            nb.names->lowest = i;
+    }
+    nb.names->present = nb.names->lowest != NO_RULE;
+    if (!nb.names->present)
         return 0;
     nb.rule_widening = calloc(build->count, sizeof *nb.rule_widening);
     int r = nb.rule_widening ? build_all(&nb) : -ENOMEM;

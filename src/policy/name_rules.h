@@ -50,6 +50,7 @@ struct name_rules {
     struct widening *widenings;
     uint32_t widening_count;
     struct service_table refuse; /* every rule that refuses by name, whatever the name */
+    uint32_t lowest;             /* the first rule by name; NO_RULE: none */
     struct name_host *hosts;
     size_t host_count;
 };

@@ -48,65 +48,64 @@ static bool is_name_host(const struct judging *judging, const struct dns_name *n
     return false;
 }
 
-/* ---- the first rule for a name ---- */
+/* ---- the first rules for names ---- */
+
+/* What is found about one name, or about several: the first rule of each kind, NO_RULE where there
+ * is none. All of it comes from one look at the index. */
+struct found {
+    uint32_t refuse;
+    uint32_t allow;          /* that leads to the address */
+    uint32_t allow_anywhere; /* wherever it leads */
+    const struct pin *pin;   /* of the name for which `allow` was found; NULL: the held name */
+};
+
+static const struct found NOTHING_FOUND = {NO_RULE, NO_RULE, NO_RULE, NULL};
 
 struct asking {
     const struct judging *judging;
-    bool everywhere; /* every allow reaches the address */
-    uint32_t best;
+    bool everywhere; /* every allow leads to the address */
+    bool allows;     /* are rules that allow asked for? */
+    struct found *found;
 };
 
-static void visit_refuse(void *ctx, uint32_t bag)
+static uint32_t first_in(const struct asking *asking, const struct service_table *table,
+                         uint32_t best)
 {
-    struct asking *asking = ctx;
-    const struct judging *judging = asking->judging;
-    asking->best =
-        service_table_first(&judging->policy->pool, &judging->policy->names.bags[bag].refuse,
-                            judging->service, asking->best);
+    return service_table_first(&asking->judging->policy->pool, table, asking->judging->service,
+                               best);
 }
 
-static uint32_t first_refuse(const struct judging *judging, const struct dns_name *name,
-                             uint32_t best)
+static void visit_bag(void *ctx, uint32_t number)
 {
-    struct asking asking = {.judging = judging, .best = best};
-    name_index_match(&judging->policy->names.index, name, visit_refuse, &asking);
-    return asking.best;
-}
-
-static void visit_allow(void *ctx, uint32_t number)
-{
-    struct asking *asking = ctx;
-    const struct judging *judging = asking->judging;
-    const struct name_rules *names = &judging->policy->names;
+    const struct asking *asking = ctx;
+    const struct name_rules *names = &asking->judging->policy->names;
     const struct name_bag *bag = &names->bags[number];
-    for (uint32_t i = 0; i < bag->allow_count; i++) {
+    struct found *found = asking->found;
+
+    found->refuse = first_in(asking, &bag->refuse, found->refuse);
+    for (uint32_t i = 0; i < bag->allow_count && asking->allows; i++) {
         const struct bag_allow *allow = &names->allows[bag->allow_begin + i];
-        if (allow->services.lowest >= asking->best)
+        if (allow->services.lowest >= found->allow)
             return;
-        if (asking->everywhere || widening_covers(judging, allow->widening))
-            asking->best = service_table_first(&judging->policy->pool, &allow->services,
-                                               judging->service, asking->best);
+        uint32_t rule = first_in(asking, &allow->services, NO_RULE);
+        if (rule < found->allow_anywhere)
+            found->allow_anywhere = rule;
+        if (rule < found->allow &&
+            (asking->everywhere || widening_covers(asking->judging, allow->widening)))
+            found->allow = rule;
     }
 }
 
-static uint32_t first_allow(const struct judging *judging, const struct dns_name *name,
-                            uint32_t best)
+static void look_up(const struct judging *judging, const struct dns_name *name, bool allows,
+                    struct found *found)
 {
     struct asking asking = {
         .judging = judging,
         .everywhere = judging->group == POLICY_PUBLIC || is_name_host(judging, name),
-        .best = best,
+        .allows = allows,
+        .found = found,
     };
-    name_index_match(&judging->policy->names.index, name, visit_allow, &asking);
-    return asking.best;
-}
-
-/* As if every allow reached every address. */
-static uint32_t first_allow_anywhere(const struct judging *judging, const struct dns_name *name)
-{
-    struct asking asking = {.judging = judging, .everywhere = true, .best = NO_RULE};
-    name_index_match(&judging->policy->names.index, name, visit_allow, &asking);
-    return asking.best;
+    name_index_match(&judging->policy->names.index, name, visit_bag, &asking);
 }
 
 /* ---- the names an address is pinned to ---- */
@@ -153,34 +152,18 @@ static bool pin_walk_next(struct pin_walk *walk)
     return true;
 }
 
-static struct pin_walk pin_walk_of(const struct judging *judging)
+/* About all names that the address is pinned to. */
+static struct found look_up_pins(const struct judging *judging)
 {
-    return (struct pin_walk){.judging = judging, .stage = WALK_HELD};
-}
-
-static uint32_t first_refuse_by_pins(const struct judging *judging, uint32_t best)
-{
-    struct pin_walk walk = pin_walk_of(judging);
-    if (judging->policy->names.refuse.lowest >= best || judging->policy->names.refuse.count == 0)
-        return best;
-    while (pin_walk_next(&walk))
-        best = first_refuse(judging, &walk.name, best);
-    return best;
-}
-
-/* *ret_pin: the pin of the name that found a better rule; untouched otherwise. */
-static uint32_t first_allow_by_pins(const struct judging *judging, uint32_t best,
-                                    const struct pin **ret_pin)
-{
-    struct pin_walk walk = pin_walk_of(judging);
+    struct pin_walk walk = {.judging = judging, .stage = WALK_HELD};
+    struct found found = NOTHING_FOUND;
     while (pin_walk_next(&walk)) {
-        uint32_t rule = walk.queried ? first_allow(judging, &walk.name, best) : best;
-        if (rule < best) {
-            best = rule;
-            *ret_pin = walk.pin;
-        }
+        uint32_t allow = found.allow;
+        look_up(judging, &walk.name, walk.queried, &found);
+        if (found.allow < allow)
+            found.pin = walk.pin;
     }
-    return best;
+    return found;
 }
 
 /* Is the address pinned to `name` itself? *ret_pin: by which pin; NULL: by the held one. */
@@ -204,67 +187,61 @@ static bool is_pinned(const struct judging *judging, const struct dns_name *name
 
 /* ---- the verdict ---- */
 
-/* As if every allow reached every address. */
-static uint32_t first_allow_by_pins_anywhere(const struct judging *judging)
+static uint32_t smaller(uint32_t a, uint32_t b)
 {
-    struct pin_walk walk = pin_walk_of(judging);
-    uint32_t best = NO_RULE;
-    while (pin_walk_next(&walk)) {
-        uint32_t rule = walk.queried ? first_allow_anywhere(judging, &walk.name) : NO_RULE;
-        best = rule < best ? rule : best;
-    }
-    return best;
+    return a < b ? a : b;
 }
 
-/* No rule matched. Which one would have, had the flow borne the right name or gone elsewhere? */
-static struct policy_verdict explain_default(const struct judging *judging)
+static struct policy_verdict default_because(const struct judging *judging,
+                                             enum policy_reason reason, uint32_t rule)
 {
     struct policy_verdict verdict = judging_verdict(judging, NO_RULE);
-    const struct policy_query *query = judging->query;
-    const struct pin *pin;
-
-    if (verdict.reason != POLICY_REASON_DEFAULT)
-        return verdict;
-    if (query->name_state == POLICY_NAME_NAMED) {
-        verdict.rule = first_allow_anywhere(judging, query->name);
-        verdict.reason =
-            is_pinned(judging, query->name, &pin) ? POLICY_REASON_FLOOR : POLICY_REASON_UNPINNED;
+    if (verdict.reason == POLICY_REASON_DEFAULT && rule != NO_RULE) {
+        verdict.reason = reason;
+        verdict.rule = rule;
     }
-    if (verdict.rule == NO_RULE) {
-        verdict.rule = first_allow_by_pins(judging, NO_RULE, &pin);
-        verdict.reason = POLICY_REASON_UNNAMED;
-    }
-    if (verdict.rule == NO_RULE) {
-        verdict.rule = first_allow_by_pins_anywhere(judging);
-        verdict.reason = POLICY_REASON_FLOOR;
-    }
-    if (verdict.rule == NO_RULE)
-        verdict.reason = POLICY_REASON_DEFAULT;
     return verdict;
 }
 
-static struct policy_verdict decided(const struct judging *judging, uint32_t rule,
-                                     const struct pin *pin)
+/* No rule matched. Would one have, had the flow borne a name that it was pinned to? */
+static struct policy_verdict default_of_pins(const struct judging *judging,
+                                             const struct found *pinned)
 {
-    if (rule == NO_RULE)
-        return explain_default(judging);
-    struct policy_verdict verdict = judging_verdict(judging, rule);
-    verdict.pin = verdict.action == POLICY_ALLOW ? pin : NULL;
-    return verdict;
+    if (pinned->allow != NO_RULE)
+        return default_because(judging, POLICY_REASON_UNNAMED, pinned->allow);
+    return default_because(judging, POLICY_REASON_FLOOR, pinned->allow_anywhere);
 }
 
-static struct policy_verdict judge_named(const struct judging *judging, uint32_t best)
+static struct policy_verdict judge_named(const struct judging *judging, uint32_t rule)
 {
     const struct dns_name *name = judging->query->name;
     const struct pin *pin = NULL;
+    struct found found = NOTHING_FOUND;
 
-    best = first_refuse(judging, name, best);
-    if (is_pinned(judging, name, &pin)) {
-        uint32_t allow = first_allow(judging, name, best);
-        if (allow < best)
-            return decided(judging, allow, pin);
+    look_up(judging, name, true, &found);
+    bool pinned = found.allow_anywhere != NO_RULE && is_pinned(judging, name, &pin);
+    rule = smaller(rule, found.refuse);
+    if (pinned && found.allow < rule) {
+        struct policy_verdict verdict = judging_verdict(judging, found.allow);
+        verdict.pin = pin;
+        return verdict;
     }
-    return decided(judging, best, NULL);
+    if (rule != NO_RULE)
+        return judging_verdict(judging, rule);
+    if (found.allow_anywhere != NO_RULE)
+        return default_because(judging, pinned ? POLICY_REASON_FLOOR : POLICY_REASON_UNPINNED,
+                               found.allow_anywhere);
+    found = look_up_pins(judging);
+    return default_of_pins(judging, &found);
+}
+
+static struct policy_verdict judge_hidden(const struct judging *judging, uint32_t rule)
+{
+    if (rule != NO_RULE && judging->policy->names.refuse.lowest >= rule)
+        return judging_verdict(judging, rule); /* no rule by name comes before it */
+    struct found pinned = look_up_pins(judging);
+    rule = smaller(rule, pinned.refuse);
+    return rule == NO_RULE ? default_of_pins(judging, &pinned) : judging_verdict(judging, rule);
 }
 
 /* Would a client that is allowed by name have told it? */
@@ -273,32 +250,44 @@ static bool name_is_due(const struct policy_query *query)
     return query->port == HTTPS_PORT || (query->protocol == POLICY_TCP && query->port == HTTP_PORT);
 }
 
-static struct policy_verdict judge_nameless(const struct judging *judging, uint32_t best)
+static struct policy_verdict judge_nameless(const struct judging *judging, uint32_t rule)
 {
-    const struct pin *pin = NULL;
-    best = first_refuse_by_pins(judging, best);
-    if (!name_is_due(judging->query))
-        best = first_allow_by_pins(judging, best, &pin);
-    return decided(judging, best, pin);
+    if (name_is_due(judging->query))
+        return judge_hidden(judging, rule);
+    if (rule != NO_RULE && judging->policy->names.lowest >= rule)
+        return judging_verdict(judging, rule);
+    struct found pinned = look_up_pins(judging);
+    rule = smaller(rule, pinned.refuse);
+    if (pinned.allow < rule) {
+        struct policy_verdict verdict = judging_verdict(judging, pinned.allow);
+        verdict.pin = pinned.pin;
+        return verdict;
+    }
+    return rule == NO_RULE ? default_of_pins(judging, &pinned) : judging_verdict(judging, rule);
 }
 
 /* `certain`: the first yes. */
 static struct policy_verdict judge_pending(const struct judging *judging, uint32_t certain)
 {
     const struct policy *policy = judging->policy;
-    const struct pin *pin = NULL;
-    bool certainly_allowed = certain != NO_RULE && policy->rules[certain].action == POLICY_ALLOW;
+    bool allowed = certain != NO_RULE && policy->rules[certain].action == POLICY_ALLOW;
     uint32_t may_refuse =
         service_table_first(&policy->pool, &policy->names.refuse, judging->service, certain);
+    uint32_t may_allow = certain;
 
-    if (certainly_allowed && may_refuse == certain)
-        return decided(judging, certain, NULL); /* all candidates allow */
-    uint32_t may_allow = certainly_allowed ? certain : first_allow_by_pins(judging, certain, &pin);
-    if (!certainly_allowed && may_allow == certain)
-        return decided(judging, may_refuse, NULL); /* none allows: the first decides */
+    if (allowed && may_refuse == certain)
+        return judging_verdict(judging, certain); /* all candidates allow */
+    if (!allowed && policy->names.lowest < certain) {
+        struct found pinned = look_up_pins(judging);
+        may_allow = smaller(certain, pinned.allow);
+        if (may_allow == certain && may_refuse == NO_RULE)
+            return default_of_pins(judging, &pinned);
+    }
+    if (!allowed && may_allow == certain)
+        return judging_verdict(judging, may_refuse); /* none allows: the first decides */
     return (struct policy_verdict){.action = POLICY_NEED_NAME,
                                    .reason = POLICY_REASON_RULE,
-                                   .rule = may_refuse < may_allow ? may_refuse : may_allow};
+                                   .rule = smaller(may_refuse, may_allow)};
 }
 
 struct policy_verdict judge_by_name(const struct judging *judging, uint32_t rule)
@@ -309,7 +298,7 @@ struct policy_verdict judge_by_name(const struct judging *judging, uint32_t rule
     case POLICY_NAME_NAMED:
         return judge_named(judging, rule);
     case POLICY_NAME_HIDDEN:
-        return decided(judging, first_refuse_by_pins(judging, rule), NULL);
+        return judge_hidden(judging, rule);
     case POLICY_NAME_NAMELESS:
         break;
     }
