@@ -209,6 +209,8 @@ COUNTER(dns_reply_lost, "replies lost because the guest's link was full or memor
 COUNTER(dns_no_memory, "TCP flows to the resolver reset because memory or their share ran out")
 COUNTER(dns_tcp_flow_limit, "TCP flows to the resolver refused because too many are open")
 COUNTER(dns_tcp_idle, "TCP flows to the resolver closed because nothing was asked")
+COUNTER(dns_cache_hits, "questions answered from the cache")
+COUNTER(dns_cache_evicted, "answers forgotten before their time to make room for others")
 COUNTER(dns_denied, "questions for names that the policy denies")
 COUNTER(dns_denied_owner, "answers refused because they lead through a name that the policy denies")
 COUNTER(dns_hidden_type, "questions for SVCB and HTTPS answered empty, as they hide names")

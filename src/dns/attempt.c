@@ -47,20 +47,20 @@ static size_t build_message(const struct dns_attempt *attempt, const struct dns_
 {
     const struct dns_query *query = attempt->query;
     struct dns_builder b = {.data = to, .capacity = DNS_QUERY_BYTES};
-    struct dns_question question = query->question;
+    struct dns_question question = query->key.question;
     bool local = is_loopback(&server->where.endpoint.address);
 
     question.name = attempt->name;
     dns_build_header(&b, &(struct dns_header){
                              .id = attempt->id,
-                             .flags = query->flags,
+                             .flags = query->key.flags,
                              .question_count = 1,
                              .record_count = {[DNS_ADDITIONAL] = attempt->edns},
                          });
     dns_build_question(&b, &question);
     dns_build_opt(&b, &(struct dns_edns){
                           .present = attempt->edns,
-                          .dnssec_ok = query->dnssec_ok,
+                          .dnssec_ok = query->key.dnssec_ok,
                           .size = local ? DNS_UPSTREAM_LOCAL_SIZE : DNS_UPSTREAM_UDP_SIZE,
                       });
     return b.len;
@@ -171,7 +171,7 @@ struct dns_attempt *attempt_start(struct dns_query *query, size_t index)
     attempt->fd = -1;
     attempt->tcp = query->over_tcp || server->where.tcp_only;
     attempt->edns = !query->without_edns && !server->no_edns;
-    attempt->name = query->question.name;
+    attempt->name = query->key.question.name;
     attempt->out_len = attempt->out_sent = attempt->in_len = 0;
     dns_random(dns, &attempt->id, sizeof attempt->id);
     if (!server->folds_case)

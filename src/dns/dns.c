@@ -7,6 +7,7 @@
  *     dns.c                what is no plain query is answered at once: FORMERR, NOTIMP, …
  *     hosts.c              names that are known here are answered at once
  *     filter.c             names that the policy denies are refused
+ *     cache.c              questions that were answered a while ago are answered again
  *     query.c              others join the outstanding query of the same question, or begin one
  *     attempt.c            a query asks servers, one after the other, each time from a new socket
  *     query.c              what comes back is checked, and handed to all who wait
@@ -263,6 +264,8 @@ struct dns *dns_new(const struct dns_config *config, struct stack *stack, struct
     dns->timers = timers;
     dns->counters = counters;
     init_lists(dns);
+    cache_init(&dns->cache, config->cache_entries ? config->cache_entries : DNS_CACHE_ENTRIES_MAX,
+               config->cache_bytes ? config->cache_bytes : DNS_CACHE_BYTES_MAX);
     timer_init(&dns->settle, guest_settle_expired);
     r = init_random(dns);
     if (r == 0)
@@ -289,6 +292,7 @@ struct dns *dns_free(struct dns *dns)
     guest_close_all(dns);
     timer_cancel(dns->timers, &dns->settle);
     resolv_conf_stop(dns);
+    cache_clear(&dns->cache);
     pool_free(dns->buffers);
     free(dns->queries);
     free(dns->clients);

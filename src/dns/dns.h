@@ -29,7 +29,7 @@ struct dns_config {
     size_t upstream_count;
     const char
         *resolv_conf; /* path; NULL: /etc/resolv.conf. Watched, and read again when it changes. */
-    struct ip_endpoint host_names[4]; /* reserved */
+    size_t cache_entries, cache_bytes; /* 0: the defaults */
 };
 
 struct dns *dns_new(const struct dns_config *config, struct stack *stack, struct loop *loop,

@@ -32,9 +32,15 @@
 #define DNS_DEADLINE     (4500 * MS_NS) /* SERVFAIL then; stubs give up after 5 s */
 #define DNS_SECOND_CHANCE                                                                          \
     (1000 * MS_NS) /* for the other upstreams once one has answered SERVFAIL or the like */
-#define DNS_GUEST_IDLE  (10 * SECOND_NS) /* a guest's TCP flow without a question */
-#define DNS_LOCAL_TTL   60               /* s, of names answered here */
-#define DNS_QUERY_BYTES (DNS_HEADER_LEN + DNS_NAME_MAX + 4 + DNS_OPT_LEN)
+#define DNS_GUEST_IDLE             (10 * SECOND_NS) /* a guest's TCP flow without a question */
+#define DNS_LOCAL_TTL              60               /* s, of names answered here */
+#define DNS_CACHE_ENTRIES_MAX      8192
+#define DNS_CACHE_BYTES_MAX        (4u << 20)
+#define DNS_CACHE_BUCKETS          2048  /* a power of two */
+#define DNS_CACHE_SHARE            16    /* no answer takes more than this part of it all */
+#define DNS_CACHE_TTL_MAX          86400 /* s */
+#define DNS_CACHE_NEGATIVE_TTL_MAX 10800 /* s; RFC 2308, section 5 */
+#define DNS_QUERY_BYTES            (DNS_HEADER_LEN + DNS_NAME_MAX + 4 + DNS_OPT_LEN)
 
 /* ---- who asks ---- */
 
@@ -77,6 +83,21 @@ struct dns_servers {
     uint32_t generation; /* changes with the list */
 };
 
+/* ---- answers kept ---- */
+
+/* All that makes two questions equal. */
+struct cache_key {
+    struct dns_question question; /* lower case */
+    uint16_t flags;               /* RD, CD, AD */
+    bool dnssec_ok;
+    uint64_t hash;
+};
+
+struct dns_cache {
+    struct list buckets[DNS_CACHE_BUCKETS], by_age; /* longest not asked for first */
+    size_t entries, bytes, entries_max, bytes_max;
+};
+
 /* ---- questions under way ---- */
 
 struct dns_query {
@@ -85,9 +106,7 @@ struct dns_query {
     struct timer timer;
     struct list clients, attempts;
     unsigned client_count, attempt_count;
-    struct dns_question question; /* lower case */
-    uint16_t flags;               /* RD, CD, AD */
-    bool dnssec_ok;
+    struct cache_key key;
     bool over_tcp;     /* a UDP answer was truncated */
     bool without_edns; /* a server did not understand it */
     bool first_silent; /* the server asked first did not answer in time */
@@ -95,7 +114,6 @@ struct dns_query {
     unsigned tries;    /* servers asked so far, the same one counted again in later rounds */
     uint64_t deadline;
     int rcode; /* of a server that would not answer; -1: none so far */
-    uint64_t hash;
 };
 
 /* One socket's worth of asking. */
@@ -170,6 +188,7 @@ struct dns {
     struct dns_servers servers;
     struct resolv_conf resolv; /* path NULL: servers are fixed */
     struct dns_guard guard;
+    struct dns_cache cache;
     struct dns_host *hosts;
     size_t host_count;
 
@@ -191,6 +210,7 @@ struct dns {
     uint8_t random[256];                    /* fresh bytes from the kernel, used from the front */
     size_t random_used;
     uint8_t received[DNS_MESSAGE_MAX + 1];
+    uint8_t cached[DNS_MESSAGE_MAX];    /* a copy of what is kept, with TTLs as they are now */
     uint8_t filtered[DNS_MESSAGE_MAX];  /* an answer without what the guest may not see */
     uint8_t reply[DNS_MESSAGE_MAX + 2]; /* built here; its length in front for TCP */
 };
@@ -219,6 +239,16 @@ size_t reply_build_zero(const struct dns_asker *asker, const struct dns_error *e
 size_t reply_build_answer(const struct dns_asker *asker, const uint8_t *answer,
                           const struct dns_message *m, const struct dns_error *error, uint8_t *to,
                           bool *ret_truncated);
+
+/* cache.c */
+void cache_init(struct dns_cache *cache, size_t entries_max, size_t bytes_max);
+bool cache_key_equal(const struct cache_key *a, const struct cache_key *b);
+void cache_clear(struct dns_cache *cache);
+void cache_put(struct dns *dns, const struct cache_key *key, const uint8_t *answer,
+               const struct dns_message *m, uint64_t now);
+/* An answer, valid until the next call, read into *ret; or NULL. */
+const uint8_t *cache_get(struct dns *dns, const struct cache_key *key, uint64_t now,
+                         struct dns_message *ret);
 
 /* filter.c */
 /* Judges a question. True: it was answered here. */

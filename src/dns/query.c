@@ -231,83 +231,99 @@ void query_attempt_failed(struct dns_attempt *attempt, uint64_t now)
     query_next(query, now);
 }
 
-static uint64_t question_hash(const struct dns *dns, const struct dns_asker *asker,
-                              const struct dns_name *lower)
+static struct cache_key key_of(const struct dns *dns, const struct dns_asker *asker)
 {
+    struct cache_key key = {
+        .question = asker->question, .flags = asker->flags, .dnssec_ok = asker->edns.dnssec_ok};
     uint8_t bytes[DNS_NAME_MAX + 7];
-    size_t len = lower->len;
+    size_t len = key.question.name.len;
 
-    memcpy(bytes, lower->bytes, len);
-    store_be16(bytes + len, asker->question.type);
-    store_be16(bytes + len + 2, asker->question.qclass);
-    store_be16(bytes + len + 4, asker->flags);
-    bytes[len + 6] = asker->edns.dnssec_ok;
-    return hash_bytes(dns->hash_key, bytes, len + 7);
+    dns_name_lower(&key.question.name);
+    memcpy(bytes, key.question.name.bytes, len);
+    store_be16(bytes + len, key.question.type);
+    store_be16(bytes + len + 2, key.question.qclass);
+    store_be16(bytes + len + 4, key.flags);
+    bytes[len + 6] = key.dnssec_ok;
+    key.hash = hash_bytes(dns->hash_key, bytes, len + 7);
+    return key;
 }
 
-static struct dns_query *query_find(const struct dns *dns, const struct dns_asker *asker,
-                                    uint64_t hash)
+static struct dns_query *query_find(const struct dns *dns, const struct cache_key *key)
 {
-    list_for_each (link, &dns->buckets[hash % DNS_BUCKETS]) {
+    list_for_each (link, &dns->buckets[key->hash % DNS_BUCKETS]) {
         struct dns_query *query = list_entry(link, struct dns_query, link);
 
-        if (query->hash == hash && query->question.type == asker->question.type &&
-            query->question.qclass == asker->question.qclass && query->flags == asker->flags &&
-            query->dnssec_ok == asker->edns.dnssec_ok &&
-            dns_name_equal(&query->question.name, &asker->question.name))
+        if (cache_key_equal(&query->key, key))
             return query;
     }
     return NULL;
 }
 
-static void query_begin(struct dns_query *query, const struct dns_asker *asker,
-                        const struct dns_name *lower, uint64_t hash, uint64_t now)
+static void query_begin(struct dns_query *query, const struct cache_key *key, uint64_t now)
 {
     struct dns *dns = query->dns;
 
-    query->question = asker->question;
-    query->question.name = *lower;
-    query->flags = asker->flags;
-    query->dnssec_ok = asker->edns.dnssec_ok;
+    query->key = *key;
     query->over_tcp = query->without_edns = query->first_silent = false;
     query->first = dns->servers.preferred;
     query->tries = query->client_count = query->attempt_count = 0;
     query->deadline = now + DNS_DEADLINE;
     query->rcode = -1;
-    query->hash = hash;
-    list_push_back(&dns->buckets[hash % DNS_BUCKETS], &query->link);
+    list_push_back(&dns->buckets[key->hash % DNS_BUCKETS], &query->link);
+}
+
+static bool answer_from_cache(struct dns *dns, const struct cache_key *key,
+                              const struct dns_asker *asker, uint64_t now)
+{
+    struct filtered filtered;
+    struct dns_message m;
+    const uint8_t *answer = cache_get(dns, key, now, &m);
+
+    if (!answer)
+        return false;
+    count(dns->counters, COUNTER_dns_cache_hits);
+    filter_answer(dns, &key->question, answer, &m, now, &filtered);
+    filter_reply(dns, asker, &filtered);
+    return true;
+}
+
+static void ask_upstream(struct dns *dns, const struct cache_key *key,
+                         const struct dns_asker *asker, uint64_t now)
+{
+    struct dns_query *query = query_take(dns);
+
+    if (!query) {
+        fail(dns, asker, COUNTER_dns_query_limit);
+        return;
+    }
+    query_begin(query, key, now);
+    query_join(query, asker);
+    if (query->client_count == 0)
+        query_free(query);
+    else
+        query_try(query, now);
 }
 
 void query_ask(struct dns *dns, const struct dns_asker *asker, uint64_t now)
 {
-    struct dns_name lower = asker->question.name;
+    struct cache_key key;
     struct dns_query *query;
-    uint64_t hash;
 
     resolv_conf_recheck(dns);
     if (dns->servers.count == 0) {
         fail(dns, asker, COUNTER_dns_no_upstream);
         return;
     }
-    dns_name_lower(&lower);
-    hash = question_hash(dns, asker, &lower);
-    query = query_find(dns, asker, hash);
+    key = key_of(dns, asker);
+    if (answer_from_cache(dns, &key, asker, now))
+        return;
+    query = query_find(dns, &key);
     if (query) {
         count(dns->counters, COUNTER_dns_coalesced);
         query_join(query, asker);
         return;
     }
-    query = query_take(dns);
-    if (!query) {
-        fail(dns, asker, COUNTER_dns_query_limit);
-        return;
-    }
-    query_begin(query, asker, &lower, hash, now);
-    query_join(query, asker);
-    if (query->client_count == 0)
-        query_free(query);
-    else
-        query_try(query, now);
+    ask_upstream(dns, &key, asker, now);
 }
 
 /* ---- what comes back ---- */
@@ -323,7 +339,7 @@ enum judgement {
 
 static bool same_question(const struct dns_attempt *attempt, const struct dns_question *question)
 {
-    const struct dns_question *asked = &attempt->query->question;
+    const struct dns_question *asked = &attempt->query->key.question;
 
     return question->type == asked->type && question->qclass == asked->qclass &&
            dns_name_equal(&question->name, &asked->name);
@@ -391,7 +407,8 @@ static void deliver(struct dns_attempt *attempt, const uint8_t *answer, const st
     struct filtered filtered;
 
     note_healthy(attempt);
-    filter_answer(query->dns, &query->question, answer, m, now, &filtered);
+    cache_put(query->dns, &query->key, answer, m, now);
+    filter_answer(query->dns, &query->key.question, answer, m, now, &filtered);
     list_for_each (link, &query->clients)
         filter_reply(query->dns, &list_entry(link, struct dns_client, link)->asker, &filtered);
     query_free(query);
@@ -412,7 +429,7 @@ static void answer_truncated(struct dns_attempt *attempt, const uint8_t *answer,
         m->records = m->end = DNS_HEADER_LEN + m->question.name.len + 4u;
     }
     note_healthy(attempt);
-    filter_answer(query->dns, &query->question, answer, m, now, &filtered);
+    filter_answer(query->dns, &query->key.question, answer, m, now, &filtered);
     list_for_each_safe (link, &query->clients) {
         struct dns_client *client = list_entry(link, struct dns_client, link);
 
@@ -478,8 +495,8 @@ static void answer_unhelpful(struct dns_attempt *attempt, const struct dns_messa
 /* Takes the random case out of the question, to which other names of the answer may point. */
 static void restore_case(const struct dns_query *query, uint8_t *answer, struct dns_message *m)
 {
-    m->question.name = query->question.name;
-    memcpy(answer + DNS_HEADER_LEN, query->question.name.bytes, query->question.name.len);
+    m->question.name = query->key.question.name;
+    memcpy(answer + DNS_HEADER_LEN, query->key.question.name.bytes, query->key.question.name.len);
 }
 
 bool query_answer(struct dns_attempt *attempt, uint8_t *answer, size_t len, uint64_t now)

@@ -140,6 +140,7 @@ static void read_servers(struct dns *dns)
     servers->count = n;
     servers->preferred = 0;
     servers->generation++;
+    cache_clear(&dns->cache); /* other servers may know other things */
     count(dns->counters, COUNTER_dns_upstreams_read);
 }
 

@@ -324,8 +324,15 @@ static void start(struct world *w, const struct dns_config *config)
 
 void world_start(struct world *w)
 {
+    world_start_cached(w, 0, 1); /* too small to keep anything */
+}
+
+void world_start_cached(struct world *w, size_t entries, size_t bytes)
+{
     struct dns_config config = {.upstream_count = w->server_count,
-                                .resolv_conf = "/nonexistent/resolv.conf"};
+                                .resolv_conf = "/nonexistent/resolv.conf",
+                                .cache_entries = entries,
+                                .cache_bytes = bytes};
 
     for (size_t i = 0; i < w->server_count; i++)
         config.upstreams[i] = w->servers[i].where;

@@ -80,8 +80,10 @@ void world_free(struct world *w);
 /* A name server with sockets on 127.0.0.1, UDP and TCP on one port. */
 struct server *world_add_server(struct world *w,
                                 void (*script)(struct server *, const struct asked *));
-/* The resolver: with all the servers there are (`tcp_only`: by TCP). */
+/* The resolver: with all the servers there are (`tcp_only`: by TCP), and no cache. */
 void world_start(struct world *w);
+/* With a cache of these bounds (0: the defaults). */
+void world_start_cached(struct world *w, size_t entries, size_t bytes);
 void world_start_resolv_conf(struct world *w, const char *path);
 uint64_t world_now(const struct world *w);
 void world_skip(struct world *w, uint64_t ms);
