@@ -240,6 +240,7 @@ static const struct kind *kind_find(const char *name)
 int culvert_engine_attach(struct culvert_engine *engine, const char *kind, const char *where,
                           struct culvert_error *error)
 {
+    static const uint8_t nobody[6];
     char message[MESSAGE_MAX] = "";
     const struct request request = {
         .engine = engine,
@@ -264,6 +265,8 @@ int culvert_engine_attach(struct culvert_engine *engine, const char *kind, const
         attachment_end(engine);
         return set_error(error, r, kind, where, message[0] ? message : strerror(-r));
     }
+    if (memcmp(engine->mac, nobody, sizeof nobody) != 0)
+        memcpy(netdev->link.mac, engine->mac, sizeof netdev->link.mac);
     engine_take_netdev(engine, netdev);
     return 0;
 }

@@ -201,6 +201,7 @@ struct culvert_engine *culvert_engine_new(const struct culvert_config *config,
     }
     engine->loop.epoll_fd = -1;
     engine->once = config->frontend.once;
+    memcpy(engine->mac, config->mac, sizeof engine->mac);
     snprintf(engine->netns, sizeof engine->netns, "%s", config->frontend.netns);
     if (error)
         error->message[0] = '\0';

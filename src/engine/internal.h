@@ -39,6 +39,7 @@ struct culvert_engine {
 
     char netns[256]; /* for culvert_engine_attach(), as configured */
     bool once;
+    uint8_t mac[6];                /* the guest's; all zero: learnt from its frames */
     struct attachment *attachment; /* attach.c; NULL: nothing to undo */
 
     struct publish *publish;          /* the relay's; NULL: no port is, or will be, published */

@@ -50,6 +50,7 @@ def bad_usage_is_one_line_and_status_2(lab):
     refused(lab, 2, "whoever sends", "--dgram", "connect:" + path("a"))
     refused(lab, 2, "no such option", "--stream", path("a"), "--net-worker", "direct")
     refused(lab, 2, "IPv6 needs", "--stream", path("a"), "--ipv6", "on", "--mtu", "1000")
+    refused(lab, 2, "name the ports", "--stream", path("a"), "-p", "auto")
     equal(os.listdir(PLACE), [])
 
 
@@ -81,6 +82,14 @@ def help_lists_the_front_ends(lab):
 def it_says_ready_when_a_guest_can_connect(lab):
     with Serve(lab, "--stream", path("s")), StreamWire(path("s")) as wire:
         check(wire.lives(), "ARP is answered")
+
+
+@test
+def frames_go_to_the_mac_address_that_was_given(lab):
+    given = "02:aa:bb:cc:dd:ee"
+    with Serve(lab, "--stream", path("s"), "--mac", given) as _, StreamWire(path("s")) as wire:
+        wire.send(ping(1))
+        equal(wire.receive_until(is_ping_reply)[:6], bytes.fromhex(given.replace(":", "")))
 
 
 @test

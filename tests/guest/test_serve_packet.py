@@ -13,8 +13,10 @@ import tempfile
 
 from lab import (CULVERT, DEADLINE, GATEWAY4, GATEWAY6, GUEST4, GUEST6, HOST4, INTERNET4, SANITIZED,
                  Network, check, equal, main, test, wait_until)
-from serving import Serve, Server, repeated
+from serving import Serve, Server, download, repeated, upload
+from vm import VM
 
+GUEST_TSO4, HOST_TSO4 = 7, 11  # virtio 1.2, 5.1.3
 VOLUME = (8 if SANITIZED else 64) << 20
 
 
@@ -197,6 +199,31 @@ def an_interface_that_was_down_is_brought_up_and_survives_going_down(lab):
             guest.net.run("ping", "-c", "1", "-W", "0.2", GATEWAY4)
             lab.host.ip("link set vmtap up")
             wait_for(guest.net)
+
+
+@test
+def a_virtual_machine_with_a_tap_of_its_own_moves_super_segments(lab):
+    """QEMU opens a TAP by its name, as Firecracker does."""
+    lab.host.call("ip", "tuntap", "add", "mode", "tap", "vnet_hdr", "name", "vmtap")
+    arguments = ["-netdev", "tap,id=net,ifname=vmtap,script=no,downscript=no"]
+    try:
+        with Server(lab) as server, VM(arguments, network=lab.host) as vm, \
+                Serve(lab, "--interface", "vmtap") as serve:
+            vm.configure()
+            check({HOST_TSO4, GUEST_TSO4} <= vm.features(), "segmentation offload is on")
+            for move_bytes in (download, upload):
+                before = serve.cpu_seconds()
+                seconds = move_bytes(vm, GATEWAY4, server, 4 * VOLUME)
+                print(f"# {move_bytes.__name__}: {4 * VOLUME * 8 / seconds / 1e9:.2f} Gbit/s, "
+                      f"{(serve.cpu_seconds() - before) * (1 << 28) / VOLUME:.2f} CPU s/GiB")
+            seen = serve.counters()
+            check(seen["netdev_bytes_in"] / seen["netdev_frames_in"] > 3000, f"in: {seen}")
+            check(seen["netdev_bytes_out"] / seen["netdev_frames_out"] > 3000, f"out: {seen}")
+            serve.kill()
+            serve.start()
+            download(vm, GATEWAY4, server, 1 << 20)
+    finally:
+        lab.host.call("ip", "link", "del", "vmtap")
 
 
 class Tap:

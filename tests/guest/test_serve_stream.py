@@ -153,6 +153,20 @@ def segments_above_the_mtu_with_undone_checksums_are_taken(lab):
 # ---- QEMU ----
 
 
+PUBLISHED = 18080
+
+
+def published(lab):
+    """What the guest says at its published port; None: it refuses."""
+    try:
+        connection = lab.host.connect("127.0.0.1", PUBLISHED)
+        with connection:
+            connection.shutdown(1)
+            return connection.recv(100)
+    except ConnectionResetError:
+        return None
+
+
 def qemu():
     return VM(["-netdev", f"stream,id=net,server=off,addr.type=unix,addr.path={PATH}"])
 
@@ -160,8 +174,8 @@ def qemu():
 @test
 def a_virtual_machine_comes_up_by_itself_and_moves_bytes(lab):
     with Server(lab) as server, Server(lab, "::1") as server6, \
-            Serve(lab, "--stream", PATH, rules=("allow any to host", "allow any to any")) as serve, \
-            qemu() as vm:
+            Serve(lab, "--stream", PATH, "-p", f"{PUBLISHED}:7000",
+                  rules=("allow any to host", "allow any to any")) as serve, qemu() as vm:
         configured = vm.configure()
         print(f"# booted in {vm.boot_seconds:.1f} s, configured in {configured:.1f} s")
         equal(vm.call("cat /sys/class/net/eth0/mtu").strip(), "1500")
@@ -174,6 +188,9 @@ def a_virtual_machine_comes_up_by_itself_and_moves_bytes(lab):
         for target in (GATEWAY4, GATEWAY6, INTERNET4):
             vm.call(f"ping -c 2 -W 5 {target}")
         check("10.0.2.2" in vm.call("nslookup host.culvert.internal"), "DNS")
+        vm.send("echo from the guest | nc -l -p 7000")
+        wait_until(lambda: published(lab) == b"from the guest\n", "the guest's answer", pause=0.2)
+        vm.finish()
 
 
 @test
