@@ -99,9 +99,6 @@ static int check_frontend(const struct culvert_config *config)
     if (config->publish_auto)
         return complain(STATUS_USAGE, "--publish auto: what a guest listens on is known to culvert "
                                       "run only; name the ports, as in --publish 8080:80");
-    if (config->publish_auto)
-        return complain(STATUS_USAGE, "--publish auto: only culvert run can see what its command "
-                                      "listens on; name the ports, as in 8080:80");
     if (frontend->netns[0] && strcmp(frontend->kind, "tap") != 0 &&
         strcmp(frontend->kind, "interface") != 0)
         return complain(STATUS_USAGE,
