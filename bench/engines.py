@@ -10,6 +10,7 @@ import resource
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -156,6 +157,10 @@ class Engine:
     def open(self, mtu):
         raise NotImplementedError
 
+    def open_published(self, mtu, first, last):
+        """A session whose guest's TCP ports from first to last are 127.0.0.1's too."""
+        raise Failed("it publishes no ports")
+
     def version(self):
         return ""
 
@@ -170,6 +175,9 @@ class Loopback(Engine):
 
     def open(self, mtu):
         return Session(["sh"], ())
+
+    def open_published(self, mtu, first, last):
+        return self.open(mtu)
 
     def spawn_command(self):
         return "true"
@@ -192,7 +200,7 @@ class Slirp4netns(Engine):
     def version(self):
         return first_line(["slirp4netns", "--version"])
 
-    def open(self, mtu):
+    def open(self, mtu, extra=()):
         user = [] if os.geteuid() == 0 else ["-r"]
         session = Session(["unshare", "-n"] + user + ["sh"], self.executables)
         ready, ready_end = os.pipe()
@@ -200,7 +208,7 @@ class Slirp4netns(Engine):
             session.ask("echo '{}'", 5)  # the namespace stands
             session.helper = subprocess.Popen(
                 ["slirp4netns", "--configure", f"--mtu={mtu}", f"--ready-fd={ready_end}",
-                 str(session.process.pid), "tap0"],
+                 *extra, str(session.process.pid), "tap0"],
                 stdin=subprocess.PIPE, stdout=session.errors, stderr=session.errors,
                 pass_fds=[ready_end], preexec_fn=raise_descriptor_limit)
             if not select.select([ready], [], [], 5)[0]:
@@ -213,6 +221,25 @@ class Slirp4netns(Engine):
             os.close(ready_end)
         return session
 
+    def open_published(self, mtu, first, last):
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "api")
+            session = self.open(mtu, ["--api-socket", path])
+            for port in range(first, last + 1):
+                request = {"execute": "add_hostfwd",
+                           "arguments": {"proto": "tcp", "host_addr": "127.0.0.1",
+                                         "host_port": port, "guest_addr": "10.0.2.100",
+                                         "guest_port": port}}
+                with socket.socket(socket.AF_UNIX) as api:
+                    api.connect(path)
+                    api.sendall(json.dumps(request).encode())
+                    api.shutdown(socket.SHUT_WR)
+                    answer = api.recv(4096).decode()
+                if "error" in answer:
+                    session.close()
+                    raise Failed(f"slirp4netns does not publish: {answer.strip()}")
+            return session
+
 
 class Pasta(Engine):
     name = "pasta"
@@ -224,14 +251,18 @@ class Pasta(Engine):
     def version(self):
         return first_line(["dpkg-query", "-W", "-f", "passt ${Version}", "passt"])
 
-    def options(self, mtu):
-        """The gateway stands for the host's loopback; nothing is spliced around the tap."""
+    def options(self, mtu, published="none"):
+        """The gateway stands for the host's loopback; nothing is spliced around the tap, except
+        between a published port and its client on this host."""
         options = ["pasta", "-q", "-f", "--config-net", "-m", str(mtu), "-a", "10.0.2.100", "-n",
-                   "24", "-g", "10.0.2.2", "-t", "none", "-u", "none", "-T", "none", "-U", "none"]
+                   "24", "-g", "10.0.2.2", "-t", published, "-u", "none", "-T", "none", "-U", "none"]
         return options + (["--runas", "0"] if os.geteuid() == 0 else [])
 
     def open(self, mtu):
         return Session(self.options(mtu) + ["--", "sh"], self.executables)
+
+    def open_published(self, mtu, first, last):
+        return Session(self.options(mtu, f"{first}-{last}") + ["--", "sh"], self.executables)
 
     def spawn_command(self):
         return " ".join(self.options(1500) + ["--", "true"]) + " 2>/dev/null"
@@ -254,6 +285,11 @@ class Culvert(Engine):
     def open(self, mtu):
         return Session([self.program, "run", "--mtu", str(mtu), "--rule", "allow any to host"]
                        + self.extra + ["--", "sh"], self.executables)
+
+    def open_published(self, mtu, first, last):
+        return Session([self.program, "run", "--mtu", str(mtu), "-p",
+                        f"{first}-{last}:{first}-{last}"] + self.extra + ["--", "sh"],
+                       self.executables)
 
     def spawn_command(self):
         return " ".join([self.program, "run"] + self.extra + ["--", "true"])

@@ -27,7 +27,8 @@ ROOT = os.path.dirname(HERE)
 class Measurement:
     """One row of the table. `measure` returns {"value": …, and whatever else is worth keeping}."""
 
-    def __init__(self, name, title, unit, measure, mtu=1500, targets=(), once=False, fresh=False):
+    def __init__(self, name, title, unit, measure, mtu=1500, targets=(), once=False, fresh=False,
+                 published=False):
         self.name = name
         self.title = title
         self.unit = unit
@@ -36,6 +37,7 @@ class Measurement:
         self.targets = targets  # (engine measured, op, factor, engine compared with or None, key)
         self.once = once  # exact: one round says it all
         self.fresh = fresh  # in a session of its own
+        self.published = published  # the server is in the guest, the client on the host
 
 
 # ---- how each is measured
@@ -97,6 +99,38 @@ def udp_down(per_send):
                              bench.seconds + 30)
         return {"value": answer["per_second"] / 1e3, "bytes": answer["datagrams"] * 1400}
     return measure
+
+
+def host_client(bench, engine, arguments):
+    """The client on the host, at the ports that the engine publishes."""
+    what, *rest = arguments.split()
+    done = subprocess.run([bench.load, what, "-p", str(bench.published_port(engine)), *rest,
+                           "127.0.0.1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          timeout=bench.seconds + 30, check=False)
+    if done.returncode != 0:
+        raise Failed(f"the client failed: {done.stderr.decode(errors='replace').strip()}")
+    return json.loads(done.stdout)
+
+
+def server_says(session, line):
+    session.send(line)
+    return session.receive(5)
+
+
+def published_in(bench, engine, session):
+    server_says(session, "reset")
+    host_client(bench, engine, f"tcp-up -t {bench.seconds}")
+    return throughput(server_says(session, "tcp")["streams"], bench.seconds)
+
+
+def published_out(bench, engine, _session):
+    answer = host_client(bench, engine, f"tcp-down -t {bench.seconds}")
+    return throughput(answer["streams"], bench.seconds)
+
+
+def published_latency(bench, engine, _session):
+    answer = host_client(bench, engine, f"crr -n 1000 -t {bench.seconds}")
+    return {"value": answer["median_us"], "p99": answer["p99_us"], "count": answer["count"]}
 
 
 def calls_since(log, begin):
@@ -200,6 +234,12 @@ MEASUREMENTS = [
                 targets=[over(0.5, "loopback")]),
     Measurement("udp-down-uso", "UDP down, 1400 bytes, UDP_SEGMENT", "thousand/s", udp_down(44),
                 targets=[over(0.5, "loopback")]),
+    Measurement("published-in", "TCP to a published port, 1 stream", "Gbit/s", published_in,
+                published=True, targets=[over(0.50, "loopback"), over(4, "slirp4netns")]),
+    Measurement("published-out", "TCP from a published port, 1 stream", "Gbit/s", published_out,
+                published=True, targets=[over(0.35, "loopback"), over(4, "slirp4netns")]),
+    Measurement("published-crr", "connect + request/response, published", "µs", published_latency,
+                published=True, targets=[under(0.8, "slirp4netns")]),
     Measurement("start", "run `true`, from exec to exit", "ms", start,
                 targets=[under(15, None)]),
     Measurement("memory", "resident at start", "MiB", memory_at_start, once=True, fresh=True,
@@ -245,6 +285,25 @@ class Bench:
             raise
         return session
 
+    def published_port(self, engine):
+        """The first of six; each engine has its own, as all are up at once."""
+        return self.port + 10 * (1 + self.engines.index(engine))
+
+    def session_published(self, engine, mtu):
+        key = (engine.name, mtu, "published")
+        if key not in self.sessions:
+            first = self.published_port(engine)
+            session = engine.open_published(mtu, first, first + 5)
+            try:
+                session.send(f"exec {self.load} serve -p {first} 0.0.0.0")
+                session.receive(10)
+                host_client(self, engine, "rr -t 0.2")
+            except Failed:
+                session.close()
+                raise
+            self.sessions[key] = session
+        return self.sessions[key]
+
     def session(self, engine, mtu):
         key = (engine.name, mtu)
         if key not in self.sessions:
@@ -252,9 +311,8 @@ class Bench:
         return self.sessions[key]
 
     def forget(self, engine, mtu):
-        session = self.sessions.pop((engine.name, mtu), None)
-        if session:
-            session.close()
+        for key in [key for key in self.sessions if key[:2] == (engine.name, mtu)]:
+            self.sessions.pop(key).close()
 
     def hold_flows(self, engine, session, flows):
         """Opens idle connections that stay until the session ends. How many it came to."""
@@ -266,7 +324,9 @@ class Bench:
         return self.server.receive(5)
 
     def sample(self, measurement, engine):
-        if measurement.fresh:
+        if measurement.published:
+            session = self.session_published(engine, measurement.mtu)
+        elif measurement.fresh:
             session = self.open(engine, measurement.mtu)
         else:
             session = self.session(engine, measurement.mtu)
@@ -342,7 +402,7 @@ def parse():
     parser.add_argument("--results", metavar="DIR",
                         help="write latest.md, .json and .svg there (default bench/results, "
                         "unless --only or --engines make it a partial run)")
-    parser.add_argument("--port", type=int, default=27100, help="first of six on 127.0.0.1")
+    parser.add_argument("--port", type=int, default=27100, help="first of a few on 127.0.0.1")
     parser.add_argument("--list", action="store_true", help="list the measurements and exit")
     return parser.parse_args()
 
