@@ -308,8 +308,8 @@ static int read_rule_object(const struct reading *reading, json_t *rule, struct 
         (r = read_text(reading, rule, "expires", line, number, &expires)) < 0)
         return r;
     if (!*ret_text)
-        return fail_at(reading, line, "rule %zu has no \"rule\": write {\"rule\": \"allow …\"}",
-                       number);
+        return fail_at(reading, line,
+                       "rule %zu has no \"rule\": write {\"rule\": \"allow to public\"}", number);
     if (expires && !time_parse(expires, &facts->expires))
         return fail_at(reading, line,
                        "rule %zu: \"expires\" is no time: write it as in 2027-01-01T00:00:00Z",

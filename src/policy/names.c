@@ -112,6 +112,19 @@ const char *name_show(const struct dns_name *name, char text[NAME_SHOWN_MAX])
     return dns_name_format(name, text);
 }
 
+static bool is_plain(uint8_t c)
+{
+    return c >= ' ' && c <= '~' && c != '\\';
+}
+
+static size_t shown_len(const uint8_t *bytes, size_t len)
+{
+    size_t shown = 0;
+    for (size_t i = 0; i < len; i++)
+        shown += is_plain(bytes[i]) ? 1 : 4;
+    return shown;
+}
+
 const char *text_show(const void *bytes, size_t len, char *text, size_t size)
 {
     static const char hex[] = "0123456789abcdef";
@@ -120,23 +133,22 @@ const char *text_show(const void *bytes, size_t len, char *text, size_t size)
 
     if (size == 0)
         return text;
+    bool cut = shown_len(from, len) >= size;
     for (size_t i = 0; i < len; i++) {
-        bool plain = from[i] >= ' ' && from[i] <= '~' && from[i] != '\\';
-        size_t rest = i + 1 < len ? 4 : 1; /* "..." may have to follow, and the final 0 */
-        if (used + (plain ? 1 : 4) + rest > size) {
-            for (size_t dots = 0; dots < 3 && used + 1 < size; dots++)
-                text[used++] = '.';
+        size_t more = is_plain(from[i]) ? 1 : 4;
+        if (cut && used + more + sizeof "..." > size)
             break;
-        }
-        if (plain) {
+        if (more == 1) {
             text[used++] = (char)from[i];
-        } else {
-            text[used++] = '\\';
-            text[used++] = 'x';
-            text[used++] = hex[from[i] >> 4];
-            text[used++] = hex[from[i] & 15];
+            continue;
         }
+        text[used++] = '\\';
+        text[used++] = 'x';
+        text[used++] = hex[from[i] >> 4];
+        text[used++] = hex[from[i] & 15];
     }
+    for (unsigned dots = 0; cut && dots < 3 && used + 1 < size; dots++)
+        text[used++] = '.';
     text[used] = '\0';
     return text;
 }
