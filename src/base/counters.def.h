@@ -135,9 +135,11 @@ COUNTER(policy_denied_rule, "flows denied by a rule")
 COUNTER(policy_dropped_rule, "flows dropped by a rule, in silence")
 COUNTER(policy_denied_default, "flows denied because no rule allows them")
 COUNTER(policy_denied_floor, "flows denied because the rule that allows them does not name them")
-COUNTER(policy_denied_unpinned, "flows denied because their name was not answered with this address")
+COUNTER(policy_denied_unpinned,
+        "flows denied because their name was not answered with this address")
 COUNTER(policy_denied_unnamed, "flows denied because they hide the name that would be allowed")
-COUNTER(policy_hello_malformed, "flows reset because their ClientHello or request head is malformed")
+COUNTER(policy_hello_malformed,
+        "flows reset because their ClientHello or request head is malformed")
 COUNTER(policy_hello_too_large, "flows reset because their ClientHello or request head has no end")
 COUNTER(policy_hello_late, "flows reset because their ClientHello or request head came too slowly")
 COUNTER(policy_no_memory, "flows reset because there was no memory to judge them")

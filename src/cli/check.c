@@ -50,15 +50,21 @@ static int refuse_usage(const char *what)
     return EXIT_USAGE;
 }
 
-/* The value of "--name value" or "--name=value" at argv[*i]; NULL: it is another option. */
-static const char *value_of(const char *name, int argc, char **argv, int *i)
+/* Is argv[*i] the option `name`? Then *ret is its value ("--name value" or "--name=value"), or NULL
+ * where that is missing, and *i stands at the last word used. */
+static bool is_option(const char *name, int argc, char **argv, int *i, const char **ret)
 {
     size_t len = strlen(name);
-    if (strncmp(argv[*i], name, len) != 0)
-        return NULL;
-    if (argv[*i][len] == '=')
-        return argv[*i] + len + 1;
-    return argv[*i][len] == '\0' && *i + 1 < argc ? argv[++*i] : NULL;
+    const char *word = argv[*i];
+
+    if (strncmp(word, name, len) != 0 || (word[len] != '=' && word[len] != '\0'))
+        return false;
+    *ret = NULL;
+    if (word[len] == '=')
+        *ret = word + len + 1;
+    else if (*i + 1 < argc)
+        *ret = argv[++*i];
+    return true;
 }
 
 /* 0, or the exit status. */
@@ -70,17 +76,15 @@ static int parse_options(struct check *check, int argc, char **argv)
             if (check->file)
                 return refuse_usage("more than one file");
             check->file = argv[i];
-        } else if ((value = value_of("--explain", argc, argv, &i))) {
-            if (check->explain_count == EXPLAIN_MAX)
-                return refuse_usage("too many --explain");
+        } else if (is_option("--explain", argc, argv, &i, &value)) {
+            if (!value || check->explain_count == EXPLAIN_MAX)
+                return refuse_usage(value ? "too many --explain" : "--explain lacks its value");
             check->explain[check->explain_count++] = value;
-        } else if ((value = value_of("--profile", argc, argv, &i))) {
-            check->profile = value;
+        } else if (is_option("--profile", argc, argv, &i, &check->profile)) {
+            if (!check->profile)
+                return refuse_usage("--profile lacks its value");
         } else {
-            return refuse_usage(strncmp(argv[i], "--explain", 9) == 0 ||
-                                        strncmp(argv[i], "--profile", 9) == 0
-                                    ? "an option's value is missing"
-                                    : "no such option");
+            return refuse_usage("no such option");
         }
     }
     return check->file ? 0 : refuse_usage("the file is missing");

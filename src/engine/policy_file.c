@@ -57,7 +57,7 @@ int policy_file_read(void *ctx, const char *path, char **ret, size_t *ret_len)
 int policy_file_load(struct policy_builder *builder, const char *path, char *message, size_t size)
 {
     _cleanup_free_ char *text = NULL;
-    size_t len;
+    size_t len = 0;
     int r = policy_file_read(NULL, path, &text, &len);
 
     if (r == -ENOMEM)

@@ -61,7 +61,7 @@ struct shown {
 
 static struct shown show(const char *text)
 {
-    struct shown shown;
+    struct shown shown = {""};
     text_show(text, strlen(text), shown.text, sizeof shown.text);
     return shown;
 }

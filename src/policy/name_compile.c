@@ -265,8 +265,10 @@ static int build_widening(struct name_build *nb, const struct rule *rule, struct
 static int build_widenings(struct name_build *nb)
 {
     struct name_rules *names = nb->names;
-    uint32_t capacity = 0, *first_rule = NULL;
-    size_t first_capacity = 0;
+    uint32_t capacity = 0;
+    uint32_t *first_rule = calloc(nb->build->count + 1u, sizeof *first_rule); /* of each */
+    if (!first_rule)
+        return -ENOMEM;
     int r = grow32(&names->widenings, 0, &capacity, sizeof *names->widenings);
 
     if (r == 0)
@@ -282,8 +284,7 @@ static int build_widenings(struct name_build *nb)
         nb->rule_widening[i] = number;
         if (number < names->widening_count)
             continue;
-        if (grow32(&names->widenings, number, &capacity, sizeof *names->widenings) < 0 ||
-            grow(&first_rule, number, &first_capacity, sizeof *first_rule) < 0) {
+        if (grow32(&names->widenings, number, &capacity, sizeof *names->widenings) < 0) {
             r = -ENOMEM;
             break;
         }

@@ -264,7 +264,7 @@ int name_pattern_parse(const char *text, size_t len, struct name_pattern *ret, c
         return pattern_of(text, len, ret, message, size);
     char *ascii = NULL;
     int r = to_ascii(text, len, &ascii, message, size);
-    if (r == 0)
+    if (r == 0 && ascii)
         r = pattern_of(ascii, strlen(ascii), ret, message, size);
     free(ascii);
     return r;
