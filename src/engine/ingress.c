@@ -20,14 +20,6 @@
 
 /* ---- who may come ---- */
 
-static enum counter counter_of(const struct policy_verdict *refusal)
-{
-    if (refusal->reason == POLICY_REASON_RULE)
-        return refusal->action == POLICY_DROP ? COUNTER_policy_dropped_rule
-                                              : COUNTER_policy_denied_rule;
-    return COUNTER_policy_denied_default;
-}
-
 static bool admit(void *ctx, uint8_t protocol, const struct ip_address *client, uint16_t port)
 {
     struct culvert_engine *engine = ctx;
@@ -41,7 +33,7 @@ static bool admit(void *ctx, uint8_t protocol, const struct ip_address *client, 
 
     if (verdict.action == POLICY_ALLOW)
         return true;
-    count(&engine->counters, counter_of(&verdict));
+    count(&engine->counters, policy_verdict_counter(&verdict));
     return false;
 }
 
