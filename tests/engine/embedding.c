@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PROMPT_MS 500 /* of a loaded machine; it takes less than one */
+#define PROMPT_MS 1000 /* of a loaded machine; it takes less than one */
 
 static const uint8_t GUEST_MAC[6] = {2, 0, 0, 0, 0, 0x64};
 static const uint8_t GATEWAY_MAC[6] = {2, 0x63, 0x75, 0x6c, 0x76, 2};
