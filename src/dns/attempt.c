@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One attempt to have a question answered: one server, one socket, one id. Over UDP the socket has
- * a random port of the kernel's choice and hears that server alone. Over TCP it carries one message
- * each way. */
+/* One attempt to have a question answered: one server, one id. Over UDP it has a socket of its own,
+ * with a random port of the kernel's choice, that hears that server alone. Over TCP or TLS it
+ * shares a connection with others (stream.c). */
 #include <errno.h>
 #include <netinet/in.h>
-#include <stdlib.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -68,67 +68,51 @@ static size_t build_message(const struct dns_attempt *attempt, const struct dns_
 
 /* ---- the socket ---- */
 
-/* A nonblocking socket connected (TCP: connecting) to `server`, or negative errno. */
-static int open_socket(const struct dns_server *server, bool tcp)
+int socket_open(const struct ip_endpoint *endpoint, uint32_t scope_id, bool tcp)
 {
+    static const int on = 1;
     struct sockaddr_storage address;
-    socklen_t len = ip_endpoint_to_sockaddr(&server->where.endpoint, &address);
+    socklen_t len = ip_endpoint_to_sockaddr(endpoint, &address);
     int type = (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC;
     _cleanup_close_ int fd = socket(address.ss_family, type, 0);
 
     if (fd < 0)
         return -errno;
     if (address.ss_family == AF_INET6) {
-        static const int on = 1;
-
-        ((struct sockaddr_in6 *)&address)->sin6_scope_id = server->scope_id;
+        ((struct sockaddr_in6 *)&address)->sin6_scope_id = scope_id;
         if (setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0)
             return -errno;
     }
+    if (tcp && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
+        return -errno;
     if (connect(fd, (struct sockaddr *)&address, len) < 0 && errno != EINPROGRESS)
         return -errno;
     return TAKE_FD(fd);
 }
 
-/* Sends what is left of a TCP attempt's message. 0, also when it must wait; or negative errno. */
-static int send_more(struct dns_attempt *attempt)
+static int ask_by_udp(struct dns_attempt *attempt, const struct dns_server *server,
+                      const uint8_t *message, size_t len)
 {
     struct dns *dns = attempt->query->dns;
-    ssize_t n = send(attempt->fd, attempt->out + attempt->out_sent,
-                     attempt->out_len - attempt->out_sent, MSG_NOSIGNAL);
-
-    if (n < 0)
-        return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-    attempt->out_sent += (size_t)n;
-    if (attempt->out_sent < attempt->out_len)
-        return 0;
-    return loop_modify(dns->loop, attempt->fd, EPOLLIN, dns->attempt_handler,
-                       (uint32_t)(attempt - dns->attempts), attempt->generation);
-}
-
-static int send_question(struct dns_attempt *attempt, const struct dns_server *server)
-{
-    size_t len = build_message(attempt, server, attempt->out + 2);
-
-    if (attempt->tcp) { /* sent when the connection stands */
-        store_be16(attempt->out, (uint16_t)len);
-        attempt->out_len = len + 2;
-        return 0;
-    }
-    return send(attempt->fd, attempt->out + 2, len, MSG_NOSIGNAL) < 0 ? -errno : 0;
-}
-
-static int attempt_open(struct dns_attempt *attempt, const struct dns_server *server)
-{
-    struct dns *dns = attempt->query->dns;
-    int fd = open_socket(server, attempt->tcp), r;
+    int fd = socket_open(&server->where.endpoint, server->scope_id, false), r;
 
     if (fd < 0)
         return fd;
     attempt->fd = fd;
-    r = loop_add(dns->loop, fd, attempt->tcp ? EPOLLIN | EPOLLOUT : EPOLLIN, dns->attempt_handler,
-                 (uint32_t)(attempt - dns->attempts), attempt->generation);
-    return r < 0 ? r : send_question(attempt, server);
+    r = loop_add(dns->loop, fd, EPOLLIN, dns->attempt_handler, (uint32_t)(attempt - dns->attempts),
+                 attempt->generation);
+    if (r < 0)
+        return r;
+    return send(fd, message, len, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+static int attempt_ask(struct dns_attempt *attempt, const struct dns_server *server)
+{
+    uint8_t message[DNS_QUERY_BYTES];
+
+    if (attempt->tcp)
+        return stream_ask(attempt, server, message, build_message(attempt, server, message));
+    return ask_by_udp(attempt, server, message, build_message(attempt, server, message));
 }
 
 /* ---- attempts ---- */
@@ -144,12 +128,13 @@ static struct dns_attempt *attempt_take(struct dns *dns)
         return NULL;
     attempt = &dns->attempts[dns->attempts_touched++];
     list_init(&attempt->link);
+    list_init(&attempt->stream_link);
     return attempt;
 }
 
 struct dns_server *attempt_server(const struct dns_attempt *attempt)
 {
-    struct dns_servers *servers = &attempt->query->dns->servers;
+    struct dns_servers *servers = attempt->query->servers;
 
     return attempt->servers_generation == servers->generation ? &servers->list[attempt->server]
                                                               : NULL;
@@ -158,7 +143,7 @@ struct dns_server *attempt_server(const struct dns_attempt *attempt)
 struct dns_attempt *attempt_start(struct dns_query *query, size_t index)
 {
     struct dns *dns = query->dns;
-    const struct dns_server *server = &dns->servers.list[index];
+    const struct dns_server *server = &query->servers->list[index];
     struct dns_attempt *attempt = attempt_take(dns);
 
     if (!attempt) {
@@ -167,19 +152,20 @@ struct dns_attempt *attempt_start(struct dns_query *query, size_t index)
     }
     attempt->query = query;
     attempt->server = index;
-    attempt->servers_generation = dns->servers.generation;
+    attempt->servers_generation = query->servers->generation;
     attempt->fd = -1;
     attempt->tcp = query->over_tcp || server->where.tcp_only;
     attempt->edns = !query->without_edns && !server->no_edns;
     attempt->name = query->key.question.name;
-    attempt->out_len = attempt->out_sent = attempt->in_len = 0;
+    attempt->asked = clock_now();
+    attempt->stream = NULL;
     dns_random(dns, &attempt->id, sizeof attempt->id);
     if (!server->folds_case)
         randomise_case(dns, &attempt->name);
     list_push_back(&query->attempts, &attempt->link);
     query->attempt_count++;
     count(dns->counters, attempt->tcp ? COUNTER_dns_upstream_tcp : COUNTER_dns_upstream_udp);
-    if (attempt_open(attempt, server) < 0) {
+    if (attempt_ask(attempt, server) < 0) {
         count(dns->counters, COUNTER_dns_socket_failed);
         attempt_free(attempt);
         return NULL;
@@ -195,8 +181,7 @@ void attempt_free(struct dns_attempt *attempt)
         loop_remove(dns->loop, attempt->fd);
         close(attempt->fd);
     }
-    free(attempt->in);
-    attempt->in = NULL;
+    stream_leave(attempt);
     attempt->generation = (attempt->generation + 1) & LOOP_GENERATION_MAX;
     attempt->query->attempt_count--;
     attempt->query = NULL;
@@ -221,61 +206,16 @@ static void receive_udp(struct dns *dns, struct dns_attempt *attempt, uint64_t n
     }
 }
 
-/* The next bytes: of the length, then of the answer. As recv(). */
-static ssize_t receive_piece(struct dns_attempt *attempt)
-{
-    size_t want;
-
-    if (attempt->in_len < 2)
-        return recv(attempt->fd, attempt->in_length + attempt->in_len, 2 - attempt->in_len, 0);
-    want = load_be16(attempt->in_length);
-    if (!attempt->in && !(attempt->in = malloc(want + 1)))
-        return -1;
-    return recv(attempt->fd, attempt->in + attempt->in_len - 2, want + 2 - attempt->in_len, 0);
-}
-
-static void receive_tcp(struct dns_attempt *attempt, uint64_t now)
-{
-    for (int i = 0; i < READS_MAX; i++) {
-        ssize_t n = receive_piece(attempt);
-        size_t want;
-
-        if (n < 0 && (errno == EAGAIN || errno == EINTR))
-            return;
-        if (n <= 0) {
-            query_attempt_failed(attempt, now);
-            return;
-        }
-        attempt->in_len += (size_t)n;
-        want = load_be16(attempt->in_length);
-        if (attempt->in_len < 2)
-            continue;
-        if (want < DNS_HEADER_LEN) {
-            query_attempt_failed(attempt, now);
-            return;
-        }
-        if (attempt->in_len == want + 2) {
-            if (query_answer(attempt, attempt->in, want, now))
-                query_attempt_failed(attempt, now); /* there was one question on this connection */
-            return;
-        }
-    }
-}
-
 void attempt_ready(void *ctx, uint32_t index, uint32_t generation, uint32_t events)
 {
     struct dns *dns = ctx;
     struct dns_attempt *attempt = &dns->attempts[index];
     uint64_t now = clock_now();
 
+    (void)events;
     if (!attempt->query || attempt->generation != generation)
         return;
     stack_set_now(dns->stack, now);
-    if (!attempt->tcp)
-        receive_udp(dns, attempt, now);
-    else if (attempt->out_sent < attempt->out_len && send_more(attempt) < 0)
-        query_attempt_failed(attempt, now);
-    else if (attempt->out_sent == attempt->out_len && (events & ~(uint32_t)EPOLLOUT))
-        receive_tcp(attempt, now);
+    receive_udp(dns, attempt, now);
     guest_settle_all(dns, now);
 }

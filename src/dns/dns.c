@@ -10,6 +10,7 @@
  *     cache.c              questions that were answered a while ago are answered again
  *     query.c              others join the outstanding query of the same question, or begin one
  *     attempt.c            a query asks servers, one after the other, each time from a new socket
+ *     stream.c, tls.c      or over a connection that stays for a while
  *     query.c              what comes back is checked, and handed to all who wait
  *     filter.c             without the addresses that the policy keeps from the guest
  *     reply.c              each gets it with its own id, in its own case, at the size it takes
@@ -222,22 +223,45 @@ static int allocate_tables(struct dns *dns)
     dns->clients = calloc(DNS_CLIENTS_MAX, sizeof *dns->clients);
     dns->attempts = calloc(DNS_ATTEMPTS_MAX, sizeof *dns->attempts);
     dns->guests = calloc(DNS_GUEST_FLOWS_MAX, sizeof *dns->guests);
+    dns->streams = calloc(DNS_STREAMS_MAX, sizeof *dns->streams);
     dns->buffers = pool_new(&replies);
-    return dns->queries && dns->clients && dns->attempts && dns->guests && dns->buffers ? 0
-                                                                                        : -ENOMEM;
+    return dns->queries && dns->clients && dns->attempts && dns->guests && dns->streams &&
+                   dns->buffers
+               ? 0
+               : -ENOMEM;
+}
+
+/* The servers of this zone; a new list if it was not named before. */
+static struct dns_servers *servers_of_zone(struct dns *dns, const struct dns_name *zone)
+{
+    size_t i = 0;
+
+    if (zone->len == 0)
+        return &dns->servers;
+    while (i < dns->zone_count && !dns_name_equal(&dns->zones[i].zone, zone))
+        i++;
+    if (i == dns->zone_count)
+        dns->zones[dns->zone_count++].zone = *zone;
+    return &dns->zones[i];
 }
 
 static int choose_servers(struct dns *dns, const struct dns_config *config)
 {
-    if (config->upstream_count == 0)
-        return resolv_conf_start(dns,
-                                 config->resolv_conf ? config->resolv_conf : "/etc/resolv.conf");
     if (config->upstream_count > DNS_UPSTREAMS_MAX)
         return -EINVAL;
-    for (size_t i = 0; i < config->upstream_count; i++)
-        dns->servers.list[i].where = config->upstreams[i];
-    dns->servers.count = config->upstream_count;
-    return 0;
+    dns->zones = calloc(DNS_UPSTREAMS_MAX, sizeof *dns->zones);
+    if (!dns->zones)
+        return -ENOMEM;
+    for (size_t i = 0; i < config->upstream_count; i++) {
+        struct dns_servers *servers = servers_of_zone(dns, &config->upstreams[i].zone);
+
+        servers->list[servers->count++].where = config->upstreams[i];
+        if (config->upstreams[i].tls && !dns->tls && !(dns->tls = tls_context_new()))
+            return -errno;
+    }
+    if (dns->servers.count > 0)
+        return 0;
+    return resolv_conf_start(dns, config->resolv_conf ? config->resolv_conf : "/etc/resolv.conf");
 }
 
 static void init_lists(struct dns *dns)
@@ -246,6 +270,8 @@ static void init_lists(struct dns *dns)
     list_init(&dns->free_clients);
     list_init(&dns->free_attempts);
     list_init(&dns->free_guests);
+    list_init(&dns->free_streams);
+    list_init(&dns->open_streams);
     list_init(&dns->unsettled);
     for (size_t i = 0; i < DNS_BUCKETS; i++)
         list_init(&dns->buckets[i]);
@@ -272,6 +298,7 @@ struct dns *dns_new(const struct dns_config *config, struct stack *stack, struct
         r = allocate_tables(dns);
     if (r == 0) {
         dns->attempt_handler = loop_add_handler(loop, attempt_ready, dns);
+        dns->stream_handler = loop_add_handler(loop, stream_ready, dns);
         r = choose_servers(dns, config);
     }
     if (r < 0) {
@@ -289,6 +316,8 @@ struct dns *dns_free(struct dns *dns)
     for (size_t i = 0; i < DNS_BUCKETS; i++)
         list_for_each_safe (link, &dns->buckets[i])
             query_free(list_entry(link, struct dns_query, link));
+    stream_close_all(dns);
+    tls_context_free(dns->tls);
     guest_close_all(dns);
     timer_cancel(dns->timers, &dns->settle);
     resolv_conf_stop(dns);
@@ -298,6 +327,8 @@ struct dns *dns_free(struct dns *dns)
     free(dns->clients);
     free(dns->attempts);
     free(dns->guests);
+    free(dns->streams);
+    free(dns->zones);
     free(dns->hosts);
     free(dns);
     return NULL;

@@ -11,20 +11,25 @@
 #include "base/timers.h"
 #include "policy/policy.h"
 #include "stack/stack.h"
+#include "wire/dns.h"
 
 #define DNS_UPSTREAMS_MAX 16
 
 struct dns;
-struct dns_question; /* wire/dns.h */
-struct pins;         /* policy/pins.h */
+struct pins; /* policy/pins.h */
+
+#define DNS_TLS_NAME_MAX 253
 
 struct dns_upstream {
     struct ip_endpoint endpoint;
-    bool tcp_only; /* tcp://A:P */
+    bool tcp_only; /* tcp://A:P, tls://… */
+    bool tls;
+    char tls_name[DNS_TLS_NAME_MAX + 1]; /* in its certificate; "": its address must be there */
+    struct dns_name zone; /* asked about names in this zone only; len 0: about all others */
 };
 
 struct dns_config {
-    /* Fixed upstreams (--dns); count 0: follow resolv_conf. */
+    /* Fixed upstreams (--dns). Where none serves names outside zones: follow resolv_conf. */
     struct dns_upstream upstreams[DNS_UPSTREAMS_MAX];
     size_t upstream_count;
     const char
@@ -69,8 +74,8 @@ void dns_udp_input(struct dns *dns, const struct udp_datagram *datagram, uint64_
 void dns_tcp_open(struct dns *dns, struct flow_handle flow, const struct flow_key *key,
                   uint64_t now);
 
-/* Parses what --dns takes: "1.1.1.1", "A:P", "[v6]:P", "udp://A:P", "tcp://A:P". 0, or -EINVAL with
- * a message. */
+/* Parses what --dns takes: "1.1.1.1", "A:P", "[v6]:P", "udp://A:P", "tcp://A:P", "tls://NAME@A:P",
+ * and any of them behind "ZONE=". 0, or -EINVAL with a message. */
 int dns_upstream_parse(const char *text, struct dns_upstream *ret, char *message, size_t size);
 
 #endif

@@ -32,6 +32,10 @@
 #define DNS_DEADLINE     (4500 * MS_NS) /* SERVFAIL then; stubs give up after 5 s */
 #define DNS_SECOND_CHANCE                                                                          \
     (1000 * MS_NS) /* for the other upstreams once one has answered SERVFAIL or the like */
+#define DNS_STREAMS_MAX            64         /* connections to servers */
+#define DNS_STREAM_PIPELINE        64         /* questions under way on one */
+#define DNS_STREAM_OUT             (64 * 320) /* bytes of questions that wait to be sent on one */
+#define DNS_STREAM_IDLE            (10 * SECOND_NS) /* a connection without a question */
 #define DNS_GUEST_IDLE             (10 * SECOND_NS) /* a guest's TCP flow without a question */
 #define DNS_LOCAL_TTL              60               /* s, of names answered here */
 #define DNS_CACHE_ENTRIES_MAX      8192
@@ -77,6 +81,7 @@ struct dns_server {
 };
 
 struct dns_servers {
+    struct dns_name zone; /* whose names they are asked about; the root's: all others */
     struct dns_server list[DNS_UPSTREAMS_MAX];
     size_t count;
     size_t preferred;    /* the one that answered last; asked first */
@@ -103,12 +108,14 @@ struct dns_cache {
 struct dns_query {
     struct list link; /* of its bucket, or free */
     struct dns *dns;
+    struct dns_servers *servers; /* who is asked */
     struct timer timer;
     struct list clients, attempts;
     unsigned client_count, attempt_count;
     struct cache_key key;
     bool over_tcp;     /* a UDP answer was truncated */
     bool without_edns; /* a server did not understand it */
+    bool reconnected;  /* a connection was lost, and another made to the same server */
     bool first_silent; /* the server asked first did not answer in time */
     size_t first;      /* index of the server asked first */
     unsigned tries;    /* servers asked so far, the same one counted again in later rounds */
@@ -123,14 +130,35 @@ struct dns_attempt {
     uint32_t generation; /* for the loop; changes when it ends */
     size_t server;
     uint32_t servers_generation;
-    int fd;
+    int fd; /* UDP; else -1 */
     bool tcp, edns;
     uint16_t id;
-    struct dns_name name;             /* the question's, in the case it was sent in */
-    uint8_t out[2 + DNS_QUERY_BYTES]; /* TCP: length and message */
-    size_t out_len, out_sent;         /* TCP */
-    uint8_t in_length[2], *in;        /* TCP: the answer's length; the answer, allocated then */
-    size_t in_len;                    /* TCP: bytes received, the two of the length among them */
+    struct dns_name name;      /* the question's, in the case it was sent in */
+    uint64_t asked;            /* when */
+    struct dns_stream *stream; /* TCP: where the answer is waited for; else fd */
+    struct list stream_link;
+};
+
+/* One connection to one server, by TCP or TLS, for any number of questions. */
+struct dns_stream {
+    struct list link; /* of dns->streams while it is open, else free */
+    struct dns *dns;
+    struct timer idle;
+    uint32_t generation;       /* for the loop; changes when it ends */
+    struct dns_upstream where; /* a copy: the list of servers may be replaced */
+    uint32_t scope_id;
+    int fd;
+    struct dns_tls *tls; /* NULL: plain TCP */
+    uint32_t events;     /* asked of the loop */
+    bool stale;          /* gave no sign of life when it should have: no new questions */
+    bool answered;
+    uint64_t heard; /* the last sign of life */
+    struct list attempts;
+    unsigned attempt_count;
+    uint8_t *out; /* DNS_STREAM_OUT bytes: messages with their lengths */
+    size_t out_len, out_sent;
+    uint8_t in_length[2], *in; /* an answer's length; the answer, allocated then */
+    size_t in_len;             /* bytes received, the two of the length among them */
 };
 
 /* ---- the guest's TCP flows ---- */
@@ -183,10 +211,13 @@ struct dns {
     struct loop *loop;
     struct timers *timers;
     struct counters *counters;
-    unsigned attempt_handler;
+    unsigned attempt_handler, stream_handler;
     uint64_t hash_key[2];
     struct dns_servers servers;
+    struct dns_servers *zones; /* split DNS */
+    size_t zone_count;
     struct resolv_conf resolv; /* path NULL: servers are fixed */
+    struct dns_tls_context *tls;
     struct dns_guard guard;
     struct dns_cache cache;
     struct dns_host *hosts;
@@ -197,8 +228,10 @@ struct dns {
     struct dns_client *clients;
     struct dns_attempt *attempts;
     struct guest_flow *guests;
-    size_t queries_touched, clients_touched, attempts_touched, guests_touched;
-    struct list free_queries, free_clients, free_attempts, free_guests;
+    struct dns_stream *streams;
+    size_t queries_touched, clients_touched, attempts_touched, guests_touched, streams_touched;
+    struct list free_queries, free_clients, free_attempts, free_guests, free_streams;
+    struct list open_streams;
     struct list buckets[DNS_BUCKETS]; /* of queries, by hash */
 
     struct list unsettled; /* guests with something to be done outside the stack's calls */
@@ -284,8 +317,10 @@ void query_ask(struct dns *dns, const struct dns_asker *asker, uint64_t now);
 void query_free(struct dns_query *query); /* clients get nothing */
 /* The attempt could not be made or broke. It is freed. */
 void query_attempt_failed(struct dns_attempt *attempt, uint64_t now);
-/* What came back. True: the attempt goes on, it was not an answer to its question. */
-/* Changes the answer's letters. */
+/* Its connection was lost, not before it had proved good if `proved`. It is freed. */
+void query_attempt_lost(struct dns_attempt *attempt, bool proved, uint64_t now);
+/* What came back; letters in it are changed. True: the attempt goes on, it was not an answer to its
+ * question. */
 bool query_answer(struct dns_attempt *attempt, uint8_t *answer, size_t len, uint64_t now);
 
 /* attempt.c */
@@ -295,6 +330,32 @@ void attempt_free(struct dns_attempt *attempt);
 /* The server asked, or NULL if the list was replaced meanwhile. */
 struct dns_server *attempt_server(const struct dns_attempt *attempt);
 void attempt_ready(void *ctx, uint32_t index, uint32_t generation, uint32_t events);
+
+/* stream.c */
+/* Puts the attempt's message on a connection to `server`. 0 or negative errno. */
+int stream_ask(struct dns_attempt *attempt, const struct dns_server *server, uint8_t *message,
+               size_t len);
+void stream_leave(struct dns_attempt *attempt);
+/* The attempt waited in vain. */
+void stream_doubt(struct dns_attempt *attempt);
+void stream_ready(void *ctx, uint32_t index, uint32_t generation, uint32_t events);
+void stream_close_all(struct dns *dns);
+/* A nonblocking socket connected (TCP: connecting) to a server, or negative errno. */
+int socket_open(const struct ip_endpoint *endpoint, uint32_t scope_id, bool tcp);
+
+/* tls.c: TLS as a client over a nonblocking socket. Certificates are checked against the system's
+ * authorities, or what SSL_CERT_FILE and SSL_CERT_DIR name. */
+struct dns_tls_context *tls_context_new(void); /* NULL, errno */
+struct dns_tls_context *tls_context_free(struct dns_tls_context *context);
+/* Borrows `fd`. NULL: ENOMEM. */
+struct dns_tls *tls_new(struct dns_tls_context *context, int fd, const struct dns_upstream *where);
+struct dns_tls *tls_free(struct dns_tls *tls); /* says goodbye, as far as that needs no wait */
+/* Bytes taken or given, 0 from tls_recv(): the peer is done; -EAGAIN; -EACCES: its certificate is
+ * no good; -EPROTO and others: broken. */
+ssize_t tls_send(struct dns_tls *tls, const void *bytes, size_t len);
+ssize_t tls_recv(struct dns_tls *tls, void *to, size_t len);
+/* After -EAGAIN: does it wait to write, rather than to read? */
+bool tls_wants_to_write(const struct dns_tls *tls);
 
 /* guest_tcp.c */
 void guest_reply(struct dns *dns, struct guest_handle guest, uint8_t *bytes, size_t len);

@@ -140,7 +140,7 @@ static struct dns_attempt *oldest_attempt(const struct dns_query *query)
 
 static uint64_t patience(const struct dns_query *query, size_t server)
 {
-    const struct dns_servers *servers = &query->dns->servers;
+    const struct dns_servers *servers = query->servers;
     unsigned asked = (query->tries - 1) / (unsigned)servers->count;
     unsigned round = asked < DNS_ROUNDS ? asked : DNS_ROUNDS; /* the list may have shrunk */
     bool tcp = query->over_tcp || servers->list[server].where.tcp_only;
@@ -157,7 +157,7 @@ static void arm(struct dns_query *query, uint64_t when)
  * server can be reached at all, that is known now. */
 static bool may_try(const struct dns_query *query)
 {
-    size_t servers = query->dns->servers.count;
+    size_t servers = query->servers->count;
 
     return query->tries < servers ||
            (query->tries < servers * DNS_ROUNDS && !list_empty(&query->attempts));
@@ -166,7 +166,7 @@ static bool may_try(const struct dns_query *query)
 /* Asks the next server that can be reached. The query may be gone afterwards. */
 static void query_try(struct dns_query *query, uint64_t now)
 {
-    struct dns_servers *servers = &query->dns->servers;
+    struct dns_servers *servers = query->servers;
 
     while (may_try(query)) {
         size_t server = (query->first + query->tries) % servers->count;
@@ -190,7 +190,7 @@ static void query_try(struct dns_query *query, uint64_t now)
 /* Asks the same server again, in another way. */
 static void query_try_again(struct dns_query *query, size_t server, uint64_t now)
 {
-    if (server < query->dns->servers.count && attempt_start(query, server))
+    if (server < query->servers->count && attempt_start(query, server))
         arm(query, now + patience(query, server));
     else
         query_try(query, now);
@@ -204,6 +204,8 @@ static void query_expired(void *arg, struct timer *timer, uint64_t now)
     (void)arg;
     if (query->tries == 1)
         query->first_silent = true;
+    list_for_each (link, &query->attempts)
+        stream_doubt(list_entry(link, struct dns_attempt, link));
     if (now >= query->deadline) {
         query_fail(query);
     } else {
@@ -217,7 +219,7 @@ static void query_expired(void *arg, struct timer *timer, uint64_t now)
  * under way goes on. */
 static void query_next(struct dns_query *query, uint64_t now)
 {
-    if (query->tries < query->dns->servers.count || list_empty(&query->attempts))
+    if (query->tries < query->servers->count || list_empty(&query->attempts))
         query_try(query, now);
 }
 
@@ -229,6 +231,22 @@ void query_attempt_failed(struct dns_attempt *attempt, uint64_t now)
         query->first_silent = true;
     attempt_free(attempt);
     query_next(query, now);
+}
+
+/* A server may close a connection whenever it likes: what was asked on one that was good before is
+ * asked again, once. */
+void query_attempt_lost(struct dns_attempt *attempt, bool proved, uint64_t now)
+{
+    struct dns_query *query = attempt->query;
+    size_t index = attempt_server(attempt) ? attempt->server : DNS_UPSTREAMS_MAX;
+
+    if (!proved || query->reconnected) {
+        query_attempt_failed(attempt, now);
+        return;
+    }
+    query->reconnected = true;
+    attempt_free(attempt);
+    query_try_again(query, index, now);
 }
 
 static struct cache_key key_of(const struct dns *dns, const struct dns_asker *asker)
@@ -259,13 +277,15 @@ static struct dns_query *query_find(const struct dns *dns, const struct cache_ke
     return NULL;
 }
 
-static void query_begin(struct dns_query *query, const struct cache_key *key, uint64_t now)
+static void query_begin(struct dns_query *query, const struct cache_key *key,
+                        struct dns_servers *servers, uint64_t now)
 {
     struct dns *dns = query->dns;
 
     query->key = *key;
-    query->over_tcp = query->without_edns = query->first_silent = false;
-    query->first = dns->servers.preferred;
+    query->servers = servers;
+    query->over_tcp = query->without_edns = query->first_silent = query->reconnected = false;
+    query->first = query->servers->preferred;
     query->tries = query->client_count = query->attempt_count = 0;
     query->deadline = now + DNS_DEADLINE;
     query->rcode = -1;
@@ -287,7 +307,7 @@ static bool answer_from_cache(struct dns *dns, const struct cache_key *key,
     return true;
 }
 
-static void ask_upstream(struct dns *dns, const struct cache_key *key,
+static void ask_upstream(struct dns *dns, const struct cache_key *key, struct dns_servers *servers,
                          const struct dns_asker *asker, uint64_t now)
 {
     struct dns_query *query = query_take(dns);
@@ -296,7 +316,7 @@ static void ask_upstream(struct dns *dns, const struct cache_key *key,
         fail(dns, asker, COUNTER_dns_query_limit);
         return;
     }
-    query_begin(query, key, now);
+    query_begin(query, key, servers, now);
     query_join(query, asker);
     if (query->client_count == 0)
         query_free(query);
@@ -304,13 +324,28 @@ static void ask_upstream(struct dns *dns, const struct cache_key *key,
         query_try(query, now);
 }
 
+/* Those of the longest zone that the name is in. */
+static struct dns_servers *servers_for(struct dns *dns, const struct dns_name *name)
+{
+    struct dns_servers *best = &dns->servers;
+
+    for (size_t i = 0; i < dns->zone_count; i++) {
+        struct dns_servers *zone = &dns->zones[i];
+
+        if (zone->zone.len > best->zone.len && dns_name_is_below(name, &zone->zone))
+            best = zone;
+    }
+    return best;
+}
+
 void query_ask(struct dns *dns, const struct dns_asker *asker, uint64_t now)
 {
+    struct dns_servers *servers = servers_for(dns, &asker->question.name);
     struct cache_key key;
     struct dns_query *query;
 
     resolv_conf_recheck(dns);
-    if (dns->servers.count == 0) {
+    if (servers->count == 0) {
         fail(dns, asker, COUNTER_dns_no_upstream);
         return;
     }
@@ -323,7 +358,7 @@ void query_ask(struct dns *dns, const struct dns_asker *asker, uint64_t now)
         query_join(query, asker);
         return;
     }
-    ask_upstream(dns, &key, asker, now);
+    ask_upstream(dns, &key, servers, asker, now);
 }
 
 /* ---- what comes back ---- */
@@ -386,7 +421,7 @@ static enum judgement judge(const struct dns_attempt *attempt, const uint8_t *an
 static void note_healthy(const struct dns_attempt *attempt)
 {
     const struct dns_query *query = attempt->query;
-    struct dns_servers *servers = &query->dns->servers;
+    struct dns_servers *servers = query->servers;
     struct dns_server *server = attempt_server(attempt);
 
     if (!server)

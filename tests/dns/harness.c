@@ -143,17 +143,22 @@ static void receive_datagram(struct server *server)
     take_question(server, &asked, false);
 }
 
-/* A connection carries one question, which the resolver writes in one go. */
+/* A connection carries one question, which the resolver writes in one go, or several such. */
 static void receive_connection(struct server *server, int fd)
 {
     struct asked asked = {.tcp_fd = fd};
     uint8_t length[2];
+    bool more = recv(fd, length, 2, 0) == 2;
 
-    if (recv(fd, length, 2, 0) == 2) {
+    if (more) {
         asked.len = load_be16(length);
-        assert_int_equal(recv(fd, asked.bytes, asked.len, 0), asked.len);
+        assert_int_equal(recv(fd, asked.bytes, asked.len, MSG_WAITALL), asked.len);
         take_question(server, &asked, true);
+        if (server->keeps_open)
+            return;
     }
+    server->ended += !more;
+    loop_remove(&server->world->loop, fd);
     close(fd);
 }
 
@@ -163,6 +168,7 @@ static void accept_connection(struct server *server)
     int fd = accept4(server->tcp, NULL, NULL, SOCK_CLOEXEC);
 
     assert_true(fd >= 0);
+    server->accepted++;
     assert_int_equal(loop_add(&w->loop, fd, EPOLLIN, w->server_handler,
                               server->index | (uint32_t)fd << 8, CONNECTION),
                      0);

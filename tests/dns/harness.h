@@ -38,6 +38,8 @@ struct server {
     /* Answers, by server_send() or server_answer(), or stays silent. NULL: silence. */
     void (*script)(struct server *server, const struct asked *asked);
     unsigned asked_udp, asked_tcp;
+    bool keeps_open; /* takes any number of questions on one connection */
+    unsigned accepted, ended;
     struct asked last;
 };
 
