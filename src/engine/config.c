@@ -42,8 +42,8 @@ static const struct config_option options[] = {
     {"host-address", 0, "A", "another address that is the host's own", CONFIG_ENGINE, true,
      config_parse_host_address},
 
-    {"dns", 0, "URL", "ask this resolver: A, A:P, udp://A:P, tcp://A:P (the host's)", CONFIG_ENGINE,
-     true, config_parse_dns},
+    {"dns", 0, "[ZONE=]URL", "ask it, about ZONE: A, A:P, tcp://A:P, tls://NAME@A:P (the host's)",
+     CONFIG_ENGINE, true, config_parse_dns},
     {"dns-denied", 0, "HOW", "what a denied name gets: nxdomain (default), refused or zero",
      CONFIG_ENGINE, false, config_parse_dns_denied},
     {"dns-host", 0, "NAME=A", "answer NAME with this address", CONFIG_ENGINE, true,
