@@ -37,22 +37,22 @@ def judge(data, measurement, target):
     """"0.62 × loopback, ≥ 0.60 met"; None when one side was not measured."""
     engine, op, factor, other, key = target
     ours = middle(data, measurement.name, engine, key)
-    theirs = middle(data, measurement.name, other) if other else 1
+    theirs = middle(data, measurement.name, other, key) if other else 1
     if ours is None or not theirs:
         return None
     ratio = ours / theirs
     met = ratio >= factor if op == "≥" else ratio <= factor
     beside = f" × {other}" if other else ""
     who = "" if engine == "culvert" else f"{engine} "
-    what = "slowest stream's share " if key == "slowest_share" else ""
+    what = {"slowest_share": "slowest stream's share ", "cpu_s_per_gib": "CPU "}.get(key, "")
     verdict = "met" if met else "**missed**"
     return f"{who}{what}{figure(ratio)}{beside}, {op} {factor:g} {verdict}"
 
 
 def aim(target):
     engine, op, factor, other, key = target
-    what = "slowest share " if key == "slowest_share" else ""
-    who = "spin " if engine == "culvert-spin" else ""
+    what = {"slowest_share": "slowest share ", "cpu_s_per_gib": "CPU "}.get(key, "")
+    who = {"culvert-spin": "spin ", "culvert-vhost": "vhost "}.get(engine, "")
     return f"{who}{what}{op} {factor:g}" + (f" × {other}" if other else "")
 
 

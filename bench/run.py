@@ -19,6 +19,7 @@ import time
 from engines import (Culvert, Failed, Loopback, Pasta, Slirp4netns, cpu_ns, raise_descriptor_limit,
                      resident_kib, Session)
 from report import table, cpu_table, plot, summary
+from vhost_user import CulvertVhostUser
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -209,11 +210,16 @@ def under(factor, other, engine="culvert"):
     return (engine, "≤", factor, other, "value")
 
 
+# Virtqueues beside the direct TAP: throughput, and what a byte costs.
+VHOST_USER = [("culvert-vhost", "≥", 0.65, "culvert", "value"),
+              ("culvert-vhost", "≤", 1.25, "culvert", "cpu_s_per_gib")]
+
+
 MEASUREMENTS = [
     Measurement("tcp-up", "TCP up, 1 stream, MTU 1500", "Gbit/s", tcp_up(1),
-                targets=[over(0.60, "loopback"), over(7, "slirp4netns")]),
+                targets=[over(0.60, "loopback"), over(7, "slirp4netns"), *VHOST_USER]),
     Measurement("tcp-down", "TCP down, 1 stream, MTU 1500", "Gbit/s", tcp_down(1),
-                targets=[over(0.95, "loopback"), over(4.5, "slirp4netns")]),
+                targets=[over(0.95, "loopback"), over(4.5, "slirp4netns"), *VHOST_USER]),
     Measurement("tcp-up-65520", "TCP up, 1 stream, MTU 65520", "Gbit/s", tcp_up(1), mtu=65520,
                 targets=[over(0.70, "loopback")]),
     Measurement("tcp-down-65520", "TCP down, 1 stream, MTU 65520", "Gbit/s", tcp_down(1),
@@ -377,10 +383,12 @@ def all_engines(options):
         return Culvert(name, options.culvert, extra + options.culvert_arg)
     return [Loopback(), Slirp4netns(), Pasta(), culvert("culvert", []),
             culvert("culvert-spin", ["--spin-us", str(options.spin_us)]),
+            CulvertVhostUser("culvert-vhost", options.culvert, options.culvert_arg,
+                             options.build_dir),
             culvert("culvert-thread", ["--net-worker=thread"])]
 
 
-DEFAULT_ENGINES = "loopback,slirp4netns,pasta,culvert,culvert-spin"
+DEFAULT_ENGINES = "loopback,slirp4netns,pasta,culvert,culvert-spin,culvert-vhost"
 
 
 def parse():
@@ -430,8 +438,14 @@ def say(text):
 
 
 def applies(measurement, engine):
-    """The spinning variant is there for the latency of small requests, and its price."""
-    return engine.name != "culvert-spin" or measurement.name in ("rr", "crr", "idle")
+    """The spinning variant is there for the latency of small requests, and its price; the one
+    behind virtqueues for what they cost."""
+    if engine.name == "culvert-spin":
+        return measurement.name in ("rr", "crr", "idle")
+    if engine.name == "culvert-vhost":
+        return measurement.name in ("tcp-up", "tcp-down", "tcp-up-8", "tcp-down-8", "rr", "crr",
+                                    "udp-up", "udp-down", "idle")
+    return True
 
 
 def run_rounds(bench, chosen, engines, rounds):
