@@ -154,7 +154,7 @@ def culverts_own_failures_are_125_and_one_line(caller):
                           (["--mtu", "1"], "--mtu 1: "),
                           (["--rule", "alow to any"], "--rule "),
                           (["--gateway-ipv4", "10.9.9.9", "x"], "--gateway-ipv4 10.9.9.9: outside"),
-                          (["--publish", "80:80"], "not available yet"),
+                          (["--capture", "x.pcapng"], "not available yet"),
                           (["--ipv6=on", "--mtu=600", "x"], "--mtu 600: IPv6 needs"),
                           ([], "the command is missing")):
         status, out, err = caller.run(*options)

@@ -46,7 +46,7 @@ def set_up_guest(net):
     net.sysctl("net.ipv6.conf.eth0.accept_dad", 0)
     net.ip("link set lo up", "link set eth0 up", f"addr add {GUEST4}/24 dev eth0",
            f"addr add {GUEST6}/64 dev eth0 nodad", f"route add default via {GATEWAY4}",
-           "-6 route add default via fe80::2 dev eth0")
+           "-6 route replace default via fe80::2 dev eth0")
 
 
 def wait_for(net):
