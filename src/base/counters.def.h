@@ -134,6 +134,8 @@ COUNTER(dhcpv6_replies, "DHCPv6 replies and advertisements sent")
 COUNTER(policy_denied_rule, "flows denied by a rule")
 COUNTER(policy_dropped_rule, "flows dropped by a rule, in silence")
 COUNTER(policy_denied_default, "flows denied because no rule allows them")
+COUNTER(policy_denied_dns_tls,
+        "flows to port 853 denied because names must come from the resolver here")
 COUNTER(policy_denied_floor, "flows denied because the rule that allows them does not name them")
 COUNTER(policy_denied_unpinned,
         "flows denied because their name was not answered with this address")

@@ -4,19 +4,43 @@
  * The policy judges the destination as the guest wrote it. What it allows is then translated: the
  * gateway's address stands for the host's loopback. What answers a client of a published port was
  * admitted with the client (ingress.c). A datagram's verdict is kept with its peer in
- * the relay's mapping, so that only the first of a conversation is judged. */
+ * the relay's mapping, so that only the first of a conversation is judged.
+ *
+ * Under rules by name, names must come from culvert's own resolver: whatever goes to port 53 goes
+ * there, whichever server the guest meant, and DNS over TLS or QUIC is refused. */
 
 #include "engine/internal.h"
 #include "engine/peek.h"
 #include "policy/pins.h"
 #include "wire/dns.h"
 
-#define DNS_PORT 53
+#define DNS_PORT     53
+#define DNS_TLS_PORT 853
 
 static bool is_resolver(const struct culvert_engine *engine, const struct ip_address *address)
 {
     return ip_address_equal(address, &engine->addresses.dns4) ||
            (engine->addresses.ipv6 && ip_address_equal(address, &engine->addresses.dns6));
+}
+
+/* Where the guest's flow is taken to go. */
+static struct flow_key redirect(const struct culvert_engine *engine, const struct flow_key *key)
+{
+    struct flow_key to = *key;
+
+    if (key->remote_port == DNS_PORT && policy_has_names(engine->policy))
+        to.remote =
+            ip_address_is_v4(&key->remote) ? engine->addresses.dns4 : engine->addresses.dns6;
+    return to;
+}
+
+/* Counted. */
+static bool evades_resolver(struct culvert_engine *engine, const struct flow_key *key)
+{
+    if (key->remote_port != DNS_TLS_PORT || !policy_has_names(engine->policy))
+        return false;
+    count(&engine->counters, COUNTER_policy_denied_dns_tls);
+    return true;
 }
 
 /* The host's address behind the one the guest uses. */
@@ -76,13 +100,16 @@ bool admission_judge_named(struct culvert_engine *engine, enum policy_protocol p
 void admit_tcp(void *ctx, struct flow_handle flow, const struct flow_key *key)
 {
     struct culvert_engine *engine = ctx;
-    enum policy_action action = judge(engine, POLICY_TCP, key, POLICY_NAME_PENDING);
+    struct flow_key judged = redirect(engine, key);
+    enum policy_action action = evades_resolver(engine, key)
+                                    ? POLICY_DENY
+                                    : judge(engine, POLICY_TCP, &judged, POLICY_NAME_PENDING);
 
     if (action == POLICY_DROP) {
         tcp_refuse(engine->stack, flow, TCP_REFUSE_SILENT);
     } else if (action == POLICY_DENY) {
         tcp_refuse(engine->stack, flow, TCP_REFUSE_RESET);
-    } else if (!is_resolver(engine, &key->remote)) {
+    } else if (!is_resolver(engine, &judged.remote)) {
         struct ip_endpoint to = translate(engine, key);
 
         relay_tcp_connect(engine->relay, flow, &to, engine->now);
@@ -108,12 +135,15 @@ void admit_udp(void *ctx, const struct udp_datagram *datagram)
         relay_udp_send(engine->relay, datagram, &to, engine->now);
         return;
     }
-    enum policy_action action = judge(engine, POLICY_UDP, key, POLICY_NAME_NAMELESS);
+    struct flow_key judged = redirect(engine, key);
+    enum policy_action action = evades_resolver(engine, key)
+                                    ? POLICY_DENY
+                                    : judge(engine, POLICY_UDP, &judged, POLICY_NAME_NAMELESS);
     if (action == POLICY_DROP)
         return;
     if (action == POLICY_DENY) {
         stack_icmp_refuse(engine->stack, datagram->frame, ICMP_PROBLEM_PROHIBITED, 0);
-    } else if (!is_resolver(engine, &key->remote)) {
+    } else if (!is_resolver(engine, &judged.remote)) {
         to = translate(engine, key);
         relay_udp_peer_allow(engine->relay, key, generation, &to, engine->now);
         relay_udp_send(engine->relay, datagram, &to, engine->now);
