@@ -19,6 +19,7 @@
 static const struct ip_prefix NAT64_WELL_KNOWN = {.address = {.bytes = {0x00, 0x64, 0xff, 0x9b}},
                                                   .length = 96}; /* RFC 6052, 2.1 */
 
+#define PATH_SHOWN_MAX    251 /* bytes of a path in a message, with the final 0 */
 #define PROFILE_RULES_MAX 3
 
 static const struct profile {
@@ -98,12 +99,14 @@ int builder_read_list(const struct policy_builder *builder, struct target_set *s
                       const char *name, char *message, size_t size)
 {
     const char *path = name + 5; /* behind "file:" */
+    char shown[PATH_SHOWN_MAX];
     _cleanup_free_ char *text = NULL;
     size_t len;
 
+    text_show(path, strlen(path), shown, sizeof shown);
     if (!builder->read) {
         if (size > 0)
-            snprintf(message, size, "%s: lists in files cannot be read here: write a set", path);
+            snprintf(message, size, "%s: lists in files cannot be read here: write a set", shown);
         return -EINVAL;
     }
     int r = builder->read(builder->read_ctx, path, &text, &len);
@@ -111,10 +114,10 @@ int builder_read_list(const struct policy_builder *builder, struct target_set *s
         return r;
     if (r < 0) {
         if (size > 0)
-            snprintf(message, size, "%s: the list cannot be read: %s", path, strerror(-r));
+            snprintf(message, size, "%s: the list cannot be read: %s", shown, strerror(-r));
         return -EINVAL;
     }
-    return target_set_add_list(set, text, len, path, message, size);
+    return target_set_add_list(set, text, len, shown, message, size);
 }
 
 static int add_list(const struct policy_builder *builder, struct target_sets *lists,

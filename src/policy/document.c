@@ -27,7 +27,7 @@
 
 struct reading {
     const struct policy_builder *builder;
-    const char *text, *path;
+    const char *text, *path; /* the path as it may be shown */
     size_t len;
     char *folder; /* of `path`, '/' at the end; NULL: none */
     json_t *root;
@@ -396,10 +396,10 @@ static int read_document(struct reading *reading)
     return read_rules(reading);
 }
 
-static int find_folder(struct reading *reading)
+static int find_folder(struct reading *reading, const char *path)
 {
-    const char *slash = strrchr(reading->path, '/');
-    if (slash && !(reading->folder = strndup(reading->path, (size_t)(slash - reading->path) + 1)))
+    const char *slash = strrchr(path, '/');
+    if (slash && !(reading->folder = strndup(path, (size_t)(slash - path) + 1)))
         return -ENOMEM;
     return 0;
 }
@@ -407,15 +407,18 @@ static int find_folder(struct reading *reading)
 int policy_builder_document(struct policy_builder *builder, const char *text, size_t len,
                             const char *path, char *message, size_t size)
 {
+    char shown[251];
     struct reading reading = {
         .builder = builder,
         .text = text,
         .len = len,
-        .path = path ? path : "policy",
+        .path = shown,
         .message = message,
         .size = size,
     };
-    int r = find_folder(&reading);
+    path = path ? path : "policy";
+    text_show(path, strlen(path), shown, sizeof shown);
+    int r = find_folder(&reading, path);
     if (r == 0)
         r = read_document(&reading);
     if (r == 0) {

@@ -26,7 +26,7 @@ struct target_set *target_set_free(struct target_set *set);
 int target_set_add(struct target_set *set, const char *text, size_t len, const char *where,
                    char *message, size_t size);
 /* A whole list: one target a line; '#' begins a comment, blank lines do not count. `path` is for
- * messages. */
+ * messages, and fit to be shown. */
 int target_set_add_list(struct target_set *set, const char *text, size_t len, const char *path,
                         char *message, size_t size);
 /* Adds everything in `from`. 0 or -ENOMEM. */
