@@ -525,7 +525,7 @@ static bool batch_settle(struct tcp *tcp, struct tcp_flow *flow, bool defer_acks
     if (flow->generation != generation || flow->state == TCP_FREE ||
         (flow->state != TCP_OPEN && flow->state != TCP_TIME_WAIT))
         return false;
-    if (flow->state == TCP_OPEN && tcp_window_update_due(tcp, flow))
+    if (flow->state == TCP_OPEN && tcp_window_update_due(flow))
         flow->ack_owed = true;
     else if (defer_acks && flow->ack_owed && flow->rcv_nxt - flow->rcv_acked < flow->mss)
         return true;

@@ -125,6 +125,7 @@ struct tcp_flow *tcp_flow_new(struct tcp *tcp, const struct flow_key *key)
     flow->lifetime_at = TIMERS_NEVER;
     flow->heard_at = tcp->stack->now;
     flow->rto = TCP_RTO_INITIAL;
+    flow->rcv_allowance = TCP_FLOW_QUEUE_LOW;
 
     if (tcp->flow_count > tcp->table_mask)
         table_grow(tcp);
@@ -160,6 +161,7 @@ void tcp_flow_free(struct tcp *tcp, struct tcp_flow *flow)
         tcp_flow_stop_waiting(tcp, flow);
     timer_cancel(tcp->stack->timers, &flow->timer);
     tcp->queued -= flow->for_host.bytes + flow->out_of_order.bytes;
+    tcp->promised -= flow->rcv_promised;
     tcp_queue_clear(tcp, &flow->unacked);
     tcp_queue_clear(tcp, &flow->for_host);
     tcp_queue_clear(tcp, &flow->out_of_order);

@@ -66,6 +66,7 @@ static void syn_options(struct tcp *tcp, struct tcp_flow *flow, const struct tcp
 
     flow->irs = segment->seq;
     flow->rcv_nxt = flow->rcv_acked = flow->rcv_adv = segment->seq + 1;
+    flow->rcv_grown_at = flow->rcv_nxt;
     flow->peer_mss = options->mss ? options->mss : v4 ? TCP_MSS_DEFAULT : 1220;
     flow->snd_shift = options->window_shift > 0 ? (uint8_t)options->window_shift : 0;
     flow->rcv_shift = options->window_shift >= 0 ? TCP_WINDOW_SHIFT : 0;
@@ -394,9 +395,19 @@ static void fin_take(struct tcp *tcp, struct tcp_flow *flow)
     tcp_flow_touch(tcp, flow);
 }
 
+/* A flow whose host takes everything is not held up by those whose hosts do not. */
+static bool budget_allows(struct tcp *tcp, struct tcp_flow *flow, uint32_t len)
+{
+    if (tcp->queued + len <= tcp->queue_budget)
+        return true;
+    if (flow->for_host.bytes > 0 && !flow->write_blocked)
+        tcp_flush_to_host(tcp, flow);
+    return flow->for_host.bytes == 0;
+}
+
 static void data_in_order(struct tcp *tcp, struct tcp_flow *flow, const struct tcp_segment *segment)
 {
-    if ((tcp->queued + segment->len > tcp->queue_budget && flow->for_host.bytes > 0) ||
+    if (!budget_allows(tcp, flow, segment->len) ||
         !tcp_queue_append_frame(tcp, &flow->for_host, segment->seq, segment->packet->frame,
                                 segment->payload, segment->len)) {
         drop(tcp, COUNTER_tcp_no_memory); /* not acknowledged, so it comes again */

@@ -16,7 +16,7 @@
  * ------------------------------------------------------------------------------------------ */
 
 #define TCP_FLOW_QUEUE_BYTES  (1024u << 10) /* receive window and queue for the host, a flow */
-#define TCP_FLOW_QUEUE_LOW    (64u << 10)   /* the same when the engine's budget runs short */
+#define TCP_FLOW_QUEUE_LOW    (64u << 10)   /* the same at first, whatever the engine's budget */
 #define TCP_QUEUE_BUDGET      (64u << 20)   /* default of stack_config.queue_budget */
 #define TCP_SEND_CAP          (1024u << 10) /* unacknowledged bytes towards the guest, a flow */
 #define TCP_FLUSH_BYTES       (60u << 10)   /* an upload gathers this much before it is written */
@@ -135,8 +135,11 @@ struct tcp_flow {
     uint32_t cwnd, ssthresh;
     uint32_t recovery_point, retransmit_next;
     uint32_t irs, rcv_nxt;
-    uint32_t rcv_adv;   /* right edge advertised: never moves left */
-    uint32_t rcv_acked; /* rcv_nxt of the last segment sent */
+    uint32_t rcv_adv;       /* right edge advertised: never moves left */
+    uint32_t rcv_acked;     /* rcv_nxt of the last segment sent */
+    uint32_t rcv_allowance; /* what the window and the queue for the host may hold together */
+    uint32_t rcv_grown_at;  /* rcv_nxt when the allowance last grew */
+    uint32_t rcv_promised;  /* part of tcp.promised */
     uint32_t fin_seq;
     uint32_t last_sack; /* where the newest out-of-order piece lies */
     uint32_t ts_recent, ts_offset;
@@ -182,7 +185,8 @@ struct tcp {
     struct tcp_flow_list batch, waiting_for_link, waiting_for_memory, time_wait;
     bool time_wait_owes_ack; /* to a flow of `time_wait`: the link was full */
 
-    size_t queued; /* bytes of all for_host and out_of_order queues */
+    size_t queued;   /* bytes of all for_host and out_of_order queues */
+    size_t promised; /* what windows exceed TCP_FLOW_QUEUE_LOW by, all flows */
     size_t queue_budget;
     uint64_t challenge_window;
     uint32_t challenges;
@@ -258,9 +262,9 @@ void tcp_answer_reset(struct stack *stack, const struct flow_key *key,
 uint32_t tcp_send_window(const struct tcp_flow *flow);
 uint32_t tcp_frame_payload_max(const struct tcp *tcp, const struct tcp_flow *flow);
 void tcp_update_mss(struct tcp *tcp, struct tcp_flow *flow);
-uint32_t tcp_receive_window(const struct tcp *tcp, const struct tcp_flow *flow);
+uint32_t tcp_receive_window(const struct tcp_flow *flow);
 /* The guest's view of the window is so much too small that it must be told. */
-bool tcp_window_update_due(const struct tcp *tcp, const struct tcp_flow *flow);
+bool tcp_window_update_due(const struct tcp_flow *flow);
 
 /* tcp_recovery.c: what was lost, and when to find out */
 void tcp_rtt_sample(struct tcp_flow *flow, uint64_t rtt_ns);

@@ -51,26 +51,51 @@ uint32_t tcp_send_window(const struct tcp_flow *flow)
 /* ---- the window we offer
  * ----------------------------------------------------------------------------- */
 
-static uint32_t receive_window_max(const struct tcp *tcp, const struct tcp_flow *flow)
+/* A window is a promise: what is dropped in spite of it comes again when the guest's RTO says so,
+ * which doubles each time. So promises are made within the budget. Every flow has a small one, and
+ * gets more while its guest makes use of it and its host takes everything; an eighth of what is
+ * left at most, so that there is always something left, and a quarter of the budget stays for the
+ * small ones. */
+static void allowance_follow(const struct tcp *tcp, struct tcp_flow *flow)
 {
-    uint32_t most = tcp->queued > tcp->queue_budget / 2 ? TCP_FLOW_QUEUE_LOW : TCP_FLOW_QUEUE_BYTES;
-    uint32_t scaled_max = 65535u << flow->rcv_shift;
+    size_t budget = tcp->queue_budget / 4 * 3, taken = tcp->queued + tcp->promised;
+    size_t most = taken < budget ? (budget - taken) / 8 : 0;
 
-    return most < scaled_max ? most : scaled_max;
+    if (flow->rcv_nxt - flow->rcv_grown_at < flow->rcv_allowance / 2 || flow->for_host.bytes > 0 ||
+        flow->rcv_allowance >= TCP_FLOW_QUEUE_BYTES || flow->rcv_allowance * 2 > most)
+        return;
+    flow->rcv_allowance *= 2;
+    flow->rcv_grown_at = flow->rcv_nxt;
 }
 
-uint32_t tcp_receive_window(const struct tcp *tcp, const struct tcp_flow *flow)
+static void promise_follow(struct tcp *tcp, struct tcp_flow *flow)
 {
-    uint32_t most = receive_window_max(tcp, flow);
+    uint32_t window = flow->guest_fin ? 0 : flow->rcv_adv - flow->rcv_nxt;
+    uint32_t promised = window > TCP_FLOW_QUEUE_LOW ? window - TCP_FLOW_QUEUE_LOW : 0;
+
+    tcp->promised = tcp->promised - flow->rcv_promised + promised;
+    flow->rcv_promised = promised;
+}
+
+static uint32_t receive_window_max(const struct tcp_flow *flow)
+{
+    uint32_t scaled_max = 65535u << flow->rcv_shift;
+
+    return flow->rcv_allowance < scaled_max ? flow->rcv_allowance : scaled_max;
+}
+
+uint32_t tcp_receive_window(const struct tcp_flow *flow)
+{
+    uint32_t most = receive_window_max(flow);
 
     return flow->for_host.bytes >= most ? 0 : most - flow->for_host.bytes;
 }
 
-bool tcp_window_update_due(const struct tcp *tcp, const struct tcp_flow *flow)
+bool tcp_window_update_due(const struct tcp_flow *flow)
 {
     uint32_t known = flow->rcv_adv - flow->rcv_nxt;
-    uint32_t window = tcp_receive_window(tcp, flow);
-    uint32_t most = receive_window_max(tcp, flow);
+    uint32_t window = tcp_receive_window(flow);
+    uint32_t most = receive_window_max(flow);
     uint32_t worth = known < flow->mss && 2u * flow->mss < most / 4 ? 2u * flow->mss : most / 4;
 
     if (flow->guest_fin)
@@ -81,11 +106,12 @@ bool tcp_window_update_due(const struct tcp *tcp, const struct tcp_flow *flow)
 
 /* The header's window field; moves rcv_adv. The right edge never moves left, not even by the
  * rounding, and right by no crumbs (RFC 9293, 3.8.6.2.2). */
-static uint16_t advertise(const struct tcp *tcp, struct tcp_flow *flow, uint8_t shift)
+static uint16_t advertise(struct tcp *tcp, struct tcp_flow *flow, uint8_t shift)
 {
+    allowance_follow(tcp, flow);
     uint32_t known = flow->rcv_adv - flow->rcv_nxt;
-    uint32_t window = tcp_receive_window(tcp, flow);
-    uint32_t quarter = receive_window_max(tcp, flow) / 4;
+    uint32_t window = tcp_receive_window(flow);
+    uint32_t quarter = receive_window_max(flow) / 4;
     uint32_t worth = flow->mss < quarter ? flow->mss : quarter;
     uint32_t field = (window < known + worth ? known : window) >> shift;
 
@@ -96,6 +122,7 @@ static uint16_t advertise(const struct tcp *tcp, struct tcp_flow *flow, uint8_t 
     if (field == 0 && known != 0)
         count(tcp->stack->counters, COUNTER_tcp_window_closed);
     flow->rcv_adv = flow->rcv_nxt + (field << shift);
+    promise_follow(tcp, flow);
     return (uint16_t)field;
 }
 
