@@ -4,6 +4,7 @@
 """Guests that mean harm, and resources that run out: everyone else is served on, what is dropped is
 counted with its reason, and it passes when the pressure ends."""
 
+import contextlib
 import errno
 import random
 import select
@@ -15,8 +16,8 @@ import time
 from frames import (ACK, FIN, PSH, RST, SYN, RawTcp, ethernet, internet_checksum, ipv4, ipv6,
                     packed, pseudo, tcp)
 from lab import (DEADLINE, GATEWAY4, GATEWAY_MAC, GUEST4, GUEST6, INTERNET4, INTERNET6, LOOPBACK,
-                 Pair, check, equal, fails_with, for_each, in_thread, main, receive_exactly, test,
-                 wait_until)
+                 SANITIZED, Pair, check, equal, fails_with, for_each, in_thread, main,
+                 receive_all, receive_exactly, test, wait_until)
 
 RANDOM = random.Random(3).randbytes(1 << 20)
 BROADCAST = b"\xff" * 6
@@ -467,6 +468,62 @@ def a_small_descriptor_limit_alone_is_lived_with(lab):
             connection.close()
         wait_until(lambda: guest.descriptors() < 30, "the ends of the flows")
         works(lab, guest)
+
+
+@contextlib.contextmanager
+def small_buffers(network):
+    with network, open("/proc/sys/net/ipv4/tcp_wmem") as file:
+        before = file.read()
+    network.sysctl("net.ipv4.tcp_wmem", "4096 65536 131072")
+    try:
+        yield
+    finally:
+        network.sysctl("net.ipv4.tcp_wmem", before)
+
+
+def fill(pairs):
+    """Uploads through each as much as is taken while nobody reads; bytes by pair."""
+    sent = dict.fromkeys(pairs, 0)
+    by_socket = {pair.guest: pair for pair in pairs}
+    for pair in pairs:
+        pair.guest.setblocking(False)
+    while ready := select.select([], by_socket, [], 0.3)[1]:
+        for connection in ready:
+            at = sent[by_socket[connection]] % len(RANDOM)
+            sent[by_socket[connection]] += connection.send(RANDOM[at:at + 65536])
+    for pair in pairs:
+        pair.guest.settimeout(DEADLINE)
+    return sent
+
+
+@test
+def uploads_that_nobody_reads_share_a_bounded_memory(lab):
+    """Each has shown that it can use a large window. All together they could then queue 150 MiB, but
+    windows promise no more than may be queued: so nothing is dropped, and nothing has to wait for
+    the guest's RTO when the peers read again. (The kernels' own buffers are kept small.)"""
+    with lab.guest() as guest, lab.internet.listen(INTERNET4, backlog=500) as listener, \
+            small_buffers(lab.host), small_buffers(guest.net):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        before = guest.resident()
+        port = listener.getsockname()[1]
+        pairs = [Pair(listener, guest.connect, INTERNET4, port) for _ in range(150)]
+        for pair in pairs:
+            sending = in_thread(pair.guest.sendall, RANDOM)
+            equal(receive_exactly(pair.peer, len(RANDOM)) == RANDOM, True)
+            sending()
+        sent = fill(pairs)
+        if not SANITIZED:
+            grown = guest.resident() - before
+            check(10 << 20 < grown < 100 << 20, f"{grown} bytes more are resident")
+        works(lab, guest)
+        begun = time.monotonic()
+        for pair in pairs:
+            pair.guest.shutdown(socket.SHUT_WR)
+            copies = RANDOM * (sent[pair] // len(RANDOM) + 1)
+            equal(receive_all(pair.peer) == copies[:sent[pair]], True)
+            pair.__exit__()
+        check(time.monotonic() - begun < DEADLINE, "it went on at the pace of RTOs")
+        equal(guest.counters().get("tcp_no_memory", 0), 0)
 
 
 @test
