@@ -4,8 +4,8 @@
  * A queue is a list of chunks; a chunk is a piece of memory somebody owns: one of our buffers, or a
  * frame of the guest's, kept by reference. Three queues a flow: `unacked` towards the guest,
  * `for_host` in order and `out_of_order` from the guest. What is small is copied into small buffers
- * and packed, so that a byte never pins 64 KiB; what is large is never copied, unless it is borrowed
- * (frame.h). */
+ * and packed, so that a byte never pins 64 KiB; what is large is never copied, unless it is
+ * borrowed (frame.h). */
 
 #include <assert.h>
 #include <stdlib.h>
