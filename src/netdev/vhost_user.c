@@ -28,6 +28,7 @@
  * vhost_user_fail() takes note of it, nothing more is read or written, and settle() does the rest
  * where the stack is not at work. */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,11 +141,6 @@ static void refresh_link(struct vhost_user *device)
 
 /* ---- sessions ---- */
 
-static int listen_again(struct vhost_user *device)
-{
-    return loop_add(device->loop, device->listener, EPOLLIN, device->handler, INDEX_LISTENER, 0);
-}
-
 static int session_begin(struct vhost_user *device, int take_fd)
 {
     int r;
@@ -169,8 +165,7 @@ static void session_end(struct vhost_user *device)
     vhost_user_message_clear(&device->message);
     device->fault = -1;
     refresh_link(device);
-    /* Without memory to listen, it is better to end than to be deaf. */
-    device->ended = device->listener < 0 || device->once || listen_again(device) < 0;
+    device->ended = device->listener < 0 || device->once;
     if (device->ended && device->netdev.readable)
         device->netdev.readable(device->netdev.ctx);
 }
@@ -202,14 +197,28 @@ static void read_messages(struct vhost_user *device)
     settle(device);
 }
 
+/* Of a front end that died and its successor, the successor's event may be the first. */
+static bool front_end_is_gone(const struct vhost_user *device)
+{
+    struct pollfd connection = {.fd = device->connection, .events = POLLRDHUP};
+
+    return poll(&connection, 1, 0) == 1;
+}
+
 static void take_connection(struct vhost_user *device)
 {
     int fd = accept4(device->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
     if (fd < 0) /* it went away again, or there are no descriptors: it is still there then */
         return;
-    if (session_begin(device, fd) == 0)
-        loop_remove(device->loop, device->listener);
+    if (device->connection >= 0 && front_end_is_gone(device))
+        session_end(device);
+    if (device->connection >= 0 || device->ended) {
+        count(device->netdev.counters, COUNTER_netdev_guest_refused);
+        close_fd(fd);
+        return;
+    }
+    (void)session_begin(device, fd);
 }
 
 static void vhost_user_ready(void *ctx, uint32_t index, uint32_t generation, uint32_t events)
@@ -218,8 +227,7 @@ static void vhost_user_ready(void *ctx, uint32_t index, uint32_t generation, uin
 
     (void)events;
     if (index == INDEX_LISTENER) {
-        if (device->connection < 0)
-            take_connection(device);
+        take_connection(device);
     } else if (device->connection < 0 || generation != device->session) {
         return;
     } else if (index == INDEX_CONNECTION) {
@@ -353,7 +361,6 @@ static void vhost_user_free(struct netdev *netdev)
     struct vhost_user *device = vhost_user_of(netdev);
 
     netdev->link_changed = netdev->readable = netdev->writable = NULL;
-    device->once = true; /* nobody is listened for any more */
     if (device->connection >= 0)
         session_end(device);
     software_sender_end(&device->sender);
@@ -421,6 +428,12 @@ static struct vhost_user *device_new(const struct netdev_config *config, struct 
     return device;
 }
 
+static int watch_listener(struct vhost_user *device, int take_fd)
+{
+    device->listener = take_fd;
+    return loop_add(device->loop, take_fd, EPOLLIN, device->handler, INDEX_LISTENER, 0);
+}
+
 static int begin_listening(struct vhost_user *device, const struct unix_where *where, char *message,
                            size_t size)
 {
@@ -428,8 +441,7 @@ static int begin_listening(struct vhost_user *device, const struct unix_where *w
 
     if (fd < 0)
         return fd;
-    device->listener = fd;
-    return listen_again(device);
+    return watch_listener(device, fd);
 }
 
 static int begin_inherited(struct vhost_user *device, int inherited, char *message, size_t size)
@@ -441,8 +453,7 @@ static int begin_inherited(struct vhost_user *device, int inherited, char *messa
         return fd;
     if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0 || !listens)
         return session_begin(device, fd);
-    device->listener = fd;
-    return listen_again(device);
+    return watch_listener(device, fd);
 }
 
 static int begin(struct vhost_user *device, const char *where, char *message, size_t size)

@@ -115,10 +115,26 @@ static struct guest_mapping *mapping_new(int fd, const struct guest_region *regi
     return mapping;
 }
 
+static struct guest_slot *find_slot(struct guest_memory *memory, const struct guest_region *region)
+{
+    for (unsigned i = 0; i < memory->count; i++) {
+        const struct guest_region *r = &memory->slots[i].region;
+
+        if (r->guest == region->guest && r->size == region->size && r->user == region->user)
+            return &memory->slots[i];
+    }
+    return NULL;
+}
+
 int guest_memory_add(struct guest_memory *memory, const struct guest_region *region, int fd)
 {
-    struct guest_slot *slot = &memory->slots[memory->count];
+    struct guest_slot *slot = find_slot(memory, region);
 
+    if (slot) {
+        slot->times++;
+        return 0;
+    }
+    slot = &memory->slots[memory->count];
     if (memory->count == GUEST_MEMORY_SLOTS)
         return -ENOSPC;
     if (!region_is_possible(memory, region))
@@ -127,24 +143,23 @@ int guest_memory_add(struct guest_memory *memory, const struct guest_region *reg
     if (!slot->mapping)
         return -errno;
     slot->region = *region;
+    slot->times = 1;
     memory->count++;
     return 0;
 }
 
 int guest_memory_remove(struct guest_memory *memory, const struct guest_region *region)
 {
-    for (unsigned i = 0; i < memory->count; i++) {
-        struct guest_slot *slot = &memory->slots[i];
+    struct guest_slot *slot = find_slot(memory, region);
 
-        if (slot->region.guest == region->guest && slot->region.size == region->size &&
-            slot->region.user == region->user) {
-            mapping_unref(slot->mapping);
-            *slot = memory->slots[--memory->count];
-            memory->recent = 0;
-            return 0;
-        }
-    }
-    return -ENOENT;
+    if (!slot)
+        return -ENOENT;
+    if (--slot->times > 0)
+        return 0;
+    mapping_unref(slot->mapping);
+    *slot = memory->slots[--memory->count];
+    memory->recent = 0;
+    return 0;
 }
 
 uint8_t *guest_memory_find_user(const struct guest_memory *memory, uint64_t user, uint64_t len)

@@ -29,6 +29,7 @@ struct guest_slot {
     struct guest_region region;
     uint8_t *base;
     struct guest_mapping *mapping;
+    unsigned times; /* it was added, and has to be removed */
 };
 
 struct guest_memory {
@@ -43,7 +44,8 @@ struct guest_memory *guest_memory_new(const struct guest_memory *from);
 struct guest_memory *guest_memory_ref(struct guest_memory *memory);
 /* Accepts NULL; returns NULL. Any thread. */
 struct guest_memory *guest_memory_unref(struct guest_memory *memory);
-/* Maps a region of `fd` (borrowed) into a table that is not in use yet. 0; -EINVAL: impossible, it
+/* Maps a region of `fd` (borrowed) into a table that is not in use yet. A region that is there
+ * already is only counted: QEMU adds each once for every pair of queues. 0; -EINVAL: impossible, it
  * overlaps another, or the file is shorter; -ENOSPC: too many; or mmap's negative errno. */
 int guest_memory_add(struct guest_memory *memory, const struct guest_region *region, int fd);
 /* Takes the region out of a table that is not in use yet. 0 or -ENOENT. */

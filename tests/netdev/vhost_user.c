@@ -526,6 +526,26 @@ static void memory_comes_and_goes_slot_by_slot(void **state)
     lab_free(lab);
 }
 
+static void region_added_twice_is_removed_by_the_second_removal(void **state)
+{
+    struct lab *lab = lab_started(2, ALL_FEATURES);
+    const struct vhost_user_memory_slot slot = {
+        .region = {.guest = 1 << 20, .size = 1 << 16, .user = 1 << 20}};
+    const int results[] = {0, 0, -EREMOTEIO};
+
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(frontend_request(&lab->front, VHOST_USER_ADD_MEM_REG, &slot, sizeof slot,
+                                          &lab->front.memory_fd, 1),
+                         0);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(
+            frontend_request(&lab->front, VHOST_USER_REM_MEM_REG, &slot, sizeof slot, NULL, 0),
+            results[i]);
+    assert_true(lab->netdev->link.up);
+    lab_free(lab);
+}
+
 static void configuration_space_can_be_read(void **state)
 {
     struct lab *lab = lab_new(2, false);
@@ -675,6 +695,7 @@ int main(void)
         cmocka_unit_test(control_commands_are_answered),
         cmocka_unit_test(flow_comes_back_on_the_pair_it_left_by),
         cmocka_unit_test(memory_comes_and_goes_slot_by_slot),
+        cmocka_unit_test(region_added_twice_is_removed_by_the_second_removal),
         cmocka_unit_test(configuration_space_can_be_read),
         cmocka_unit_test(front_ends_mtu_bounds_ours),
         cmocka_unit_test(reset_takes_the_link_down_and_keeps_the_connection),
