@@ -160,7 +160,8 @@ bool tcp_key_in_use(struct stack *stack, const struct flow_key *key);
  * tcp_rx_commit() before any other reserve. */
 #define TCP_RESERVE_IOV 2
 int tcp_rx_reserve(struct stack *stack, struct flow_handle flow, struct iovec *iov);
-/* `n` bytes were stored (0 allowed: nothing was there) and are sent to the guest now. */
+/* `n` bytes were stored (0 allowed: nothing was there) and are sent when the batch ends, or much
+ * has come. */
 void tcp_rx_commit(struct stack *stack, struct flow_handle flow, size_t n);
 /* The host side sent FIN. */
 void tcp_rx_eof(struct stack *stack, struct flow_handle flow);

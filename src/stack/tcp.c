@@ -248,7 +248,7 @@ static uint32_t reserve_room(const struct tcp_flow *flow)
     uint32_t used = flow->snd_end - flow->snd_una;
 
     if (flow->state != TCP_OPEN || flow->host_eof || flow->waits_for_link ||
-        seq_lt(flow->snd_nxt, flow->snd_end) || window <= used)
+        seq_lt(flow->snd_nxt, flow->snd_max) || window <= used)
         return 0;
     uint32_t room = window - used;
     /* No silly small segments: wait until a full one fits, or a good part of what the guest ever
@@ -368,7 +368,10 @@ void tcp_rx_commit(struct stack *stack, struct flow_handle handle, size_t n)
         tcp->landing_next = NULL;
         tcp->landing_used = used ? landing_step(second) : 0;
     }
-    tcp_output(tcp, flow);
+    if (flow->snd_end - flow->snd_nxt >= TCP_OUTPUT_BYTES)
+        tcp_output(tcp, flow);
+    else
+        tcp_flow_touch(tcp, flow);
 }
 
 void tcp_rx_eof(struct stack *stack, struct flow_handle handle)
@@ -521,6 +524,7 @@ static bool batch_settle(struct tcp *tcp, struct tcp_flow *flow, bool defer_acks
 {
     uint32_t generation = flow->generation;
 
+    tcp_output(tcp, flow);
     tcp_flush_to_host(tcp, flow);
     if (flow->generation != generation || flow->state == TCP_FREE ||
         (flow->state != TCP_OPEN && flow->state != TCP_TIME_WAIT))

@@ -20,6 +20,7 @@
 #define TCP_QUEUE_BUDGET      (64u << 20)   /* default of stack_config.queue_budget */
 #define TCP_SEND_CAP          (1024u << 10) /* unacknowledged bytes towards the guest, a flow */
 #define TCP_FLUSH_BYTES       (60u << 10)   /* an upload gathers this much before it is written */
+#define TCP_OUTPUT_BYTES      (256u << 10)  /* a download gathers this much before it is sent */
 #define TCP_OUT_OF_ORDER_MAX  96            /* chunks kept, a flow */
 #define TCP_SACKED_MAX        16            /* ranges remembered of the guest's SACKs */
 #define TCP_SMALL_BUFFER      2048 /* what is smaller than this is copied rather than referenced */

@@ -551,16 +551,17 @@ static void an_mss_above_the_mtu_is_cut_to_it(void **state)
     assert_int_equal(expect_segment(s).gso_size, 1448);
 }
 
-static void the_hosts_bytes_leave_when_they_are_committed(void **state)
+static void the_hosts_bytes_leave_together_when_the_batch_ends(void **state)
 {
     struct script *s = *state;
     open_flow(s, plain_syn());
     batch_begin(s);
     host_sends(s, 1);
-    expect(s, ACK | PSH, 1, 1, 1);
-    host_sends(s, 1); /* no Nagle either */
-    expect(s, ACK | PSH, 2, 1, 1);
+    host_sends(s, 1);
     batch_end(s);
+    expect(s, ACK | PSH, 1, 1, 2);
+    host_sends(s, 1); /* no Nagle */
+    expect(s, ACK | PSH, 3, 1, 1);
 }
 
 static void no_more_is_read_than_the_guests_window_takes(void **state)
@@ -1371,7 +1372,7 @@ int main(void)
         TEST(segments_respect_the_guests_mss),
         TEST(without_an_mss_option_segments_are_small),
         TEST(an_mss_above_the_mtu_is_cut_to_it),
-        TEST(the_hosts_bytes_leave_when_they_are_committed),
+        TEST(the_hosts_bytes_leave_together_when_the_batch_ends),
         TEST(no_more_is_read_than_the_guests_window_takes),
         TEST(a_shut_window_is_probed_ever_more_rarely),
         TEST(a_shut_window_is_probed_for_as_long_as_it_is_answered),
