@@ -188,7 +188,9 @@ static void build_query_rules(struct build *build)
         const struct rule_summary *summary = &build->summaries[i];
         if (!is_live(build, POLICY_EGRESS, i))
             continue;
-        if (rule->action == POLICY_ALLOW && (summary->any || summary->groups))
+        /* no name leads to group dns: whoever allows the resolver allows no question yet */
+        if (rule->action == POLICY_ALLOW &&
+            (summary->any || (summary->groups & ~(unsigned)POLICY_DNS)))
             policy->query_allow = i;
         if (rule->action != POLICY_ALLOW && summary->any && rule_is_for_every_service(rule))
             policy->query_refuse = i;

@@ -121,7 +121,7 @@ static void rules_by_flag_come_first_and_the_profile_last(void **state)
     assert_int_equal(policy_builder_add(builder, "allow to a.test", "--rule", message, 256), 0);
     query_gives(builder, "a.test", POLICY_ALLOW, 0);
     query_gives(builder, "b.test", POLICY_DENY, 1);
-    query_gives(builder, "c.test", POLICY_ALLOW, 2);
+    query_gives(builder, "c.test", POLICY_ALLOW, 3);
     policy_builder_free(builder);
 }
 

@@ -546,7 +546,7 @@ static void the_pin_that_admitted_a_flow_is_told(void **state)
 static const struct {
     const char *profile, *rules, *name, *verdict;
 } QUERIES[] = {
-    {"public", "", "example.com", "allow 0"},
+    {"public", "", "example.com", "allow 1"},
     {"none", "", "example.com", "deny default"},
     {"all", "", "example.com", "allow 0"},
     {"none", "allow to a.test", "a.test", "allow 0"},
@@ -560,6 +560,11 @@ static const struct {
     {"none", "allow icmp to any", "b.test", "allow 0"},
     {"none", "allow udp to public port 123", "b.test", "allow 0"},
     {"none", "allow to private", "b.test", "allow 0"},
+    /* to be allowed to ask is not to be allowed an answer */
+    {"none", "allow to dns", "b.test", "deny default"},
+    {"none", "allow to dns;allow to a.test", "a.test", "allow 1"},
+    {"none", "allow to dns;allow to a.test", "b.test", "deny default"},
+    {"none", "allow to dns,private", "b.test", "allow 0"},
     /* address rules are skipped */
     {"none", "allow to 0.0.0.0/0,::/0", "b.test", "deny default"},
     {"none", "deny to 0.0.0.0/0,::/0;allow to a.test", "a.test", "allow 1"},
