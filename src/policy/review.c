@@ -227,7 +227,8 @@ static void review_wildcards(const struct review *review, uint32_t number)
 static bool opens_lookups(const struct rule *rule)
 {
     for (size_t i = 0; i < rule->target_count; i++) {
-        if (rule->targets[i].kind == RULE_TARGET_ANY || rule->targets[i].kind == RULE_TARGET_GROUP)
+        if (rule->targets[i].kind == RULE_TARGET_ANY ||
+            (rule->targets[i].kind == RULE_TARGET_GROUP && rule->targets[i].group != POLICY_DNS))
             return rule->direction == POLICY_EGRESS && rule->action == POLICY_ALLOW;
     }
     return false;
