@@ -1,0 +1,267 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# timeout: 120
+"""Names under rules by name, as stubs inside see them and as the resolver outside (dnsmasq) does;
+DNS over TLS, split DNS and the cache."""
+
+import errno
+import os
+import re
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import tempfile
+import threading
+
+from lab import (CULVERT, DEADLINE, INTERNET4, INTERNET6, Skip, check, equal, fails_with, for_each,
+                 main, test, wait_until)
+
+DNS4, DNS6 = "10.0.2.3", "fd63:756c:7665::3"
+OTHER4, OTHER6 = "93.184.216.35", "2606:2800:220:1::35"
+CORP4 = "93.184.216.36"
+RULES = ("allow to dns", "deny to *.denied.test", "allow tcp to *.ok.test port 80",
+         "allow tcp to git.corp.test in 10.0.0.0/8")
+
+_cache = {}
+
+
+# ---- the machine ----
+
+
+def start_dnsmasq(lab, log, address, *words):
+    words = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv",
+             "--no-hosts", "--user=root", "--pid-file=", "--cache-size=0", "--log-queries",
+             "--log-facility=" + log, "--bind-interfaces", "--local=/test/", "--local-ttl=60",
+             *(f"--listen-address={a}" for a in address), *words]
+    with lab.internet:
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    wait_until(lambda: process.poll() is not None or lab.host.run(
+        "dig", "+short", "+time=1", "+tries=1", "@" + address[0], "up.test")[0] == 0, "dnsmasq")
+    check(process.poll() is None, "dnsmasq ended")
+
+
+def prepare(lab):
+    if not _cache:
+        if not shutil.which("dnsmasq") or not shutil.which("dig"):
+            raise Skip("dnsmasq and dig are needed")
+        status, _, err = lab.host.run(CULVERT, "run", "--rule", RULES[2], "--", "true")
+        if status == 125:
+            raise Skip("rules by name are not enforced: " + err.strip())
+        folder = tempfile.mkdtemp()
+        _cache["log"], _cache["folder"] = folder + "/log", folder
+        lab.has(OTHER4 + "/32", CORP4 + "/32")
+        start_dnsmasq(lab, _cache["log"], (INTERNET4, INTERNET6),
+                      "--host-record=www.ok.test,93.184.216.80,2606:2800:220:1::80",
+                      "--host-record=mixed.ok.test,93.184.216.81",
+                      "--host-record=mixed.ok.test,10.0.0.1",
+                      "--host-record=inside.ok.test,192.168.1.1",
+                      "--host-record=git.corp.test,10.1.2.3",
+                      "--host-record=target.denied.test,93.184.216.82",
+                      "--cname=fine.ok.test,www.ok.test",
+                      "--cname=led.ok.test,target.denied.test",
+                      "--host-record=secret.other.test,93.184.216.83",
+                      "--ptr-record=1.0.0.10.in-addr.arpa,leak.test",
+                      "--dns-rr=www.ok.test,65,000100")
+        start_dnsmasq(lab, folder + "/corp", (CORP4,), "--host-record=git.corp.test,10.9.9.9",
+                      "--host-record=www.ok.test,93.184.216.99")
+
+
+def asked(name):
+    """How often the resolver outside was asked about this name."""
+    with open(_cache["log"]) as file:
+        return len(re.findall(rf"query\[\w+\] {re.escape(name)} ", file.read(), re.I))
+
+
+def sandbox(lab, *options, rules=RULES, **keywords):
+    prepare(lab)
+    return lab.guest("--profile", "none", "--dns", INTERNET4, *options, rules=rules, **keywords)
+
+
+def dig(guest, *words, server=DNS4):
+    """(status word, answer section's data, text)"""
+    status, out, err = guest.run("dig", "+nocookie", "+time=5", "+tries=1", "@" + server, *words,
+                                 timeout=DEADLINE * 2)
+    check(status == 0, f"dig: {status} {out} {err}")
+    rcode = re.search(r"status: (\w+)", out)
+    section = re.search(r";; ANSWER SECTION:\n(.*?)\n\n", out + "\n\n", re.S)
+    data = [line.split(None, 4)[4] for line in section[1].splitlines()] if section else []
+    return rcode[1] if rcode else None, data, out
+
+
+# ---- questions ----
+
+
+@for_each(transport=["+notcp", "+tcp"])
+def a_name_that_a_rule_allows_resolves(lab, transport):
+    with sandbox(lab) as guest:
+        equal(dig(guest, transport, "www.ok.test", "A")[1], ["93.184.216.80"])
+        equal(dig(guest, transport, "WWW.ok.test", "AAAA")[1], ["2606:2800:220:1::80"])
+        equal(dig(guest, transport, "fine.ok.test", "A")[1], ["www.ok.test.", "93.184.216.80"])
+
+
+@for_each(transport=["+notcp", "+tcp"])
+def a_name_that_no_rule_allows_is_never_asked_outside(lab, transport):
+    with sandbox(lab) as guest:
+        rcode, data, out = dig(guest, transport, "secret.other.test", "A")
+        equal((rcode, data), ("NXDOMAIN", []))
+        check("EDE: 15" in out, out)
+        equal(dig(guest, transport, "x.denied.test", "TXT")[0], "NXDOMAIN")
+        equal((asked("secret.other.test"), asked("x.denied.test")), (0, 0))
+
+
+@test
+def data_does_not_tunnel_out_in_names(lab):
+    with sandbox(lab) as guest:
+        for i in range(20):
+            equal(dig(guest, f"{i:060d}.{i:060d}.tunnel.example", "TXT")[0], "NXDOMAIN")
+        with open(_cache["log"]) as file:
+            check("tunnel" not in file.read(), "a name with data got out")
+
+
+@test
+def denied_names_can_be_refused_or_zero(lab):
+    with sandbox(lab, "--dns-denied", "refused") as guest:
+        equal(dig(guest, "secret.other.test", "A")[0], "REFUSED")
+    with sandbox(lab, "--dns-denied=zero") as guest:
+        equal(dig(guest, "secret.other.test", "A")[:2], ("NOERROR", ["0.0.0.0"]))
+        equal(dig(guest, "secret.other.test", "AAAA")[:2], ("NOERROR", ["::"]))
+
+
+@for_each(server=[OTHER4, OTHER6, "45.33.7.7"])
+def another_resolver_is_answered_for_by_ours(lab, server):
+    with sandbox(lab) as guest:
+        for transport in ("+notcp", "+tcp"):
+            equal(dig(guest, transport, "www.ok.test", "A", server=server)[1], ["93.184.216.80"])
+            equal(dig(guest, transport, "secret.other.test", "A", server=server)[0], "NXDOMAIN")
+
+
+@test
+def dns_over_tls_from_inside_is_refused(lab):
+    with sandbox(lab, rules=RULES + ("allow any to any",)) as guest:
+        lab.internet.listen(OTHER4, 853)
+        fails_with(errno.ECONNREFUSED, guest.connect, OTHER4, 853)
+
+
+@test
+def https_and_svcb_records_are_not_given(lab):
+    with sandbox(lab) as guest:
+        for kind in ("HTTPS", "SVCB"):
+            equal(dig(guest, "www.ok.test", kind)[:2], ("NOERROR", []))
+
+
+@test
+def names_of_private_addresses_stay_here(lab):
+    with sandbox(lab, rules=("allow to dns", "allow any to public")) as guest:
+        for address in ("10.0.0.1", "192.168.1.1", "127.0.1.1", "169.254.169.254", "fd00::1"):
+            equal(dig(guest, "-x", address)[0], "NXDOMAIN", address)
+        equal(asked("1.0.0.10.in-addr.arpa"), 0)
+
+
+# ---- answers ----
+
+
+@test
+def private_addresses_are_taken_out_of_answers(lab):
+    with sandbox(lab) as guest:
+        rcode, data, out = dig(guest, "mixed.ok.test", "A")
+        equal((rcode, data), ("NOERROR", ["93.184.216.81"]))
+        check("EDE: 17" in out, out)
+        equal(dig(guest, "inside.ok.test", "A")[:2], ("NOERROR", []))
+
+
+@test
+def a_widened_name_may_lead_inside(lab):
+    with sandbox(lab) as guest:
+        equal(dig(guest, "git.corp.test", "A")[1], ["10.1.2.3"])
+
+
+@test
+def a_cname_to_a_denied_name_is_refused(lab):
+    with sandbox(lab) as guest:
+        equal(dig(guest, "led.ok.test", "A")[:2], ("NXDOMAIN", []))
+
+
+# ---- resolvers ----
+
+
+@test
+def an_answer_is_kept_for_its_time(lab):
+    with sandbox(lab) as guest:
+        before = asked("www.ok.test")
+        for transport in ("+notcp", "+tcp", "+notcp"):
+            _, data, out = dig(guest, transport, "www.ok.test", "A")
+            equal(data, ["93.184.216.80"])
+            check(0 < int(re.search(r"ok\.test\.\s+(\d+)", out)[1]) <= 60, out)
+        equal(asked("www.ok.test"), before + 1)
+
+
+@test
+def names_of_a_zone_are_asked_of_its_resolver(lab):
+    with sandbox(lab, "--dns", f"corp.test={CORP4}") as guest:
+        equal(dig(guest, "git.corp.test", "A")[1], ["10.9.9.9"])
+        equal(dig(guest, "www.ok.test", "A")[1], ["93.184.216.80"])
+
+
+def make_certificate(name):
+    path = _cache["folder"] + "/" + name
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                    "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=" + name,
+                    "-addext", "subjectAltName=DNS:" + name, "-keyout", path + ".key", "-out",
+                    path + ".pem"], check=True, capture_output=True)
+    return path
+
+
+def relay_messages(connection):
+    """Whole messages to dnsmasq, and back."""
+    stream = connection.makefile("rb")
+    while len(length := stream.read(2)) == 2:
+        message = length + stream.read(*struct.unpack("!H", length))
+        with socket.create_connection((INTERNET4, 53), timeout=DEADLINE) as upstream:
+            upstream.sendall(message)
+            answer = upstream.makefile("rb")
+            length = answer.read(2)
+            connection.sendall(length + answer.read(*struct.unpack("!H", length)))
+
+
+def serve_tls(lab, path):
+    """A resolver by TLS; returns its connections, counted."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path + ".pem", path + ".key")
+    listener = lab.internet.listen(OTHER4)
+    listener.settimeout(None)
+    seen = []
+
+    def serve():
+        with lab.internet:
+            while True:
+                plain, _ = listener.accept()
+                seen.append(plain)
+                try:
+                    relay_messages(context.wrap_socket(plain, server_side=True))
+                except (OSError, struct.error):
+                    pass
+    threading.Thread(target=serve, daemon=True).start()
+    return listener.getsockname()[1], seen
+
+
+@test
+def a_resolver_by_tls_is_asked_over_one_connection(lab):
+    prepare(lab)
+    path = make_certificate("dns.example")
+    port, seen = serve_tls(lab, path)
+    os.environ["SSL_CERT_FILE"] = path + ".pem"
+    try:
+        with lab.guest("--dns", f"tls://dns.example@{OTHER4}:{port}", rules=()) as guest:
+            for name in ("www.ok.test", "mixed.ok.test", "nobody.test", "inside.ok.test"):
+                check(dig(guest, name, "A")[0] in ("NOERROR", "NXDOMAIN"), name)
+            equal(len(seen), 1)
+        with lab.guest("--dns", f"tls://other.example@{OTHER4}:{port}", rules=()) as guest:
+            equal(dig(guest, "www.ok.test", "A")[0], "SERVFAIL")
+    finally:
+        del os.environ["SSL_CERT_FILE"]
+
+
+if __name__ == "__main__":
+    main()
