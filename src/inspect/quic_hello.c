@@ -73,9 +73,9 @@ static enum flow_name_result take_initial(struct quic_hello *h, struct quic_open
 
     known = h->has_origin &&
             quic_opener_open(opener, &h->origin, bytes, packet, &largest, &payload, &len) == 0;
-    fresh = may_begin(h, packet) &&
-            quic_opener_open(opener, &packet->dcid, bytes, packet, &fresh_largest, &fresh_payload,
-                             &fresh_len) == 0;
+    fresh =
+        may_begin(h, packet) && quic_opener_open(opener, &packet->dcid, bytes, packet,
+                                                 &fresh_largest, &fresh_payload, &fresh_len) == 0;
     if (known && fresh)
         return FLOW_NAME_MALFORMED;
     if (known) {

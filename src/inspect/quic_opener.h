@@ -20,7 +20,8 @@ struct quic_opener *quic_opener_free(struct quic_opener *opener);
 /* Opens the Initial `packet` at `bytes` with the keys that follow from `origin`: the destination
  * connection id of the client's first Initial (after a Retry: of the first one after it).
  * `*largest` is the largest packet number seen so far under this origin, -1: none; it is raised.
- * 0, the payload being valid until the call after the next; -EBADMSG: not sealed with these keys. */
+ * 0, the payload being valid until the call after the next; -EBADMSG: not sealed with these keys.
+ */
 int quic_opener_open(struct quic_opener *opener, const struct quic_cid *origin,
                      const uint8_t *bytes, const struct quic_packet *packet, int64_t *largest,
                      const uint8_t **ret_payload, size_t *ret_len);

@@ -161,22 +161,9 @@ static void a_hello_without_a_server_name_is_hidden(void **state)
 static void names_that_cannot_be_used_are_hidden(void **state)
 {
     static const char *const names[] = {
-        "",
-        "192.0.2.1",
-        "127.1",
-        "0x7f000001",
-        "2130706433",
-        "1.2.3.0xA",
-        "2001:db8::1",
-        "a..b",
-        ".",
-        ".a",
-        "a b",
-        "b\xc3\xbc"
-        "cher.example",
-        "*.example.com",
-        "a/b",
-        "a@b",
+        "",          "192.0.2.1",         "127.1",         "0x7f000001", "2130706433",
+        "1.2.3.0xA", "2001:db8::1",       "a..b",          ".",          ".a",
+        "a b",       "b\xc3\xbc.example", "*.example.com", "a/b",        "a@b",
     };
     struct hello hello;
     char overlong[257];
