@@ -399,6 +399,7 @@ void dns_tcp_open(struct dns *dns, struct flow_handle flow, const struct flow_ke
                   uint64_t now)
 {
     static const struct tcp_upstream operations = {
+        .reads = true,
         .write = guest_write,
         .shut_write = guest_shut_write,
         .resume = guest_resume,

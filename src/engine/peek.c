@@ -187,6 +187,7 @@ static void peek_close(void *ctx, uint64_t token, enum tcp_close how)
 }
 
 static const struct tcp_upstream peek_upstream = {
+    .reads = true,
     .write = peek_write,
     .shut_write = peek_shut_write,
     .resume = peek_resume,

@@ -110,6 +110,9 @@ enum tcp_close {
 #define TCP_WRITE_REFUSED ((ssize_t)-EACCES)
 
 struct tcp_upstream {
+    /* write() acts on what the bytes say, rather than passing them on: they are private then, and
+     * cannot become others between two looks (culvert_frame.borrowed). */
+    bool reads;
     /* Bytes taken (0: none now; fewer than offered: the rest is offered after tcp_writable()), or
      * negative errno (the connection is dead; tcp_host_reset() follows from the caller's own
      * event). */

@@ -189,6 +189,11 @@ static ssize_t write_some(struct tcp *tcp, struct tcp_flow *flow, size_t *ret_of
 static bool write_all(struct tcp *tcp, struct tcp_flow *flow)
 {
     while (flow->for_host.head && !flow->write_blocked) {
+        if (flow->upstream->reads && !tcp_queue_make_private(tcp, &flow->for_host)) {
+            count(tcp->stack->counters, COUNTER_tcp_no_memory);
+            flow_reset_both(tcp, flow);
+            return false;
+        }
         size_t offered;
         ssize_t taken = write_some(tcp, flow, &offered);
 

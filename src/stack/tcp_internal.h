@@ -239,6 +239,8 @@ bool tcp_queue_append_frame(struct tcp *tcp, struct tcp_queue *queue, uint32_t s
                             struct culvert_frame *frame, size_t offset, uint32_t len);
 /* Chunks that fill less than half of the memory they pin are copied and packed. */
 void tcp_queue_compact(struct tcp *tcp, struct tcp_queue *queue);
+/* Copies what the guest could still change. False: there is no memory for that. */
+bool tcp_queue_make_private(struct tcp *tcp, struct tcp_queue *queue);
 /* Keeps a segment that is not the next one. */
 void tcp_out_of_order_keep(struct tcp *tcp, struct tcp_flow *flow,
                            const struct tcp_segment *segment);

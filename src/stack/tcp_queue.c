@@ -250,6 +250,22 @@ void tcp_queue_compact(struct tcp *tcp, struct tcp_queue *queue)
     *queue = packed;
 }
 
+static bool has_borrowed(const struct tcp_queue *queue)
+{
+    for (const struct tcp_chunk *chunk = queue->head; chunk; chunk = chunk->next)
+        if (chunk->frame && chunk->frame->borrowed)
+            return true;
+    return false;
+}
+
+bool tcp_queue_make_private(struct tcp *tcp, struct tcp_queue *queue)
+{
+    if (!has_borrowed(queue))
+        return true;
+    tcp_queue_compact(tcp, queue);
+    return !has_borrowed(queue);
+}
+
 /* ---- out of order
  * ------------------------------------------------------------------------------------ */
 
