@@ -38,7 +38,7 @@
 #include "base/clock.h"
 #include "relay/internal.h"
 
-#define QUANTUM          (256u * 1024)  /* bytes a flow may read in its turn */
+#define QUANTUM          (128u * 1024)  /* bytes a flow may read in its turn */
 #define RUN_BYTES        (1024u * 1024) /* bytes all flows may read in one relay_run() */
 #define RESET_GRACE      (200 * MS_NS)
 #define RETRY_DELAY      (10 * MS_NS) /* after ENOMEM and its kin */

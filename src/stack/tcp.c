@@ -20,8 +20,9 @@
  * upstream does not take stays queued, and the window we offer shrinks by it: nothing that was
  * acknowledged is ever dropped.
  *
- * Bytes from the host land in a 64 KiB buffer shared by all flows (`landing`) and are sent the
- * moment they are committed. They are read only when the guest's window has room for them, so there
+ * Bytes from the host land in a 64 KiB buffer shared by all flows (`landing`) and are sent when the
+ * batch ends or 128 KiB have come: frames that follow each other closely wake the guest's reader
+ * once. They are read only when the guest's window has room for them, so there
  * is no second queue and the host kernel's buffer pushes back on the peer. */
 
 #include "stack/tcp_internal.h"
