@@ -170,6 +170,7 @@ static ssize_t write_some(struct tcp *tcp, struct tcp_flow *flow, size_t *ret_of
     size_t offered = 0;
     int n = 0;
 
+    assert(flow->for_host.head && "there is something to write");
     for (const struct tcp_chunk *chunk = flow->for_host.head; chunk && n < WRITE_IOV_MAX;
          chunk = chunk->next) {
         iov[n++] = (struct iovec){chunk->base, chunk->len};
