@@ -11,7 +11,6 @@
 
 #include "engine/internal.h"
 #include "engine/peek.h"
-#include "policy/pins.h"
 #include "wire/dns.h"
 
 #define DNS_PORT     53
@@ -34,13 +33,9 @@ static struct flow_key redirect(const struct culvert_engine *engine, const struc
     return to;
 }
 
-/* Counted. */
-static bool evades_resolver(struct culvert_engine *engine, const struct flow_key *key)
+static bool evades_resolver(const struct culvert_engine *engine, const struct flow_key *key)
 {
-    if (key->remote_port != DNS_TLS_PORT || !policy_has_names(engine->policy))
-        return false;
-    count(&engine->counters, COUNTER_policy_denied_dns_tls);
-    return true;
+    return key->remote_port == DNS_TLS_PORT && policy_has_names(engine->policy);
 }
 
 /* The host's address behind the one the guest uses. */
@@ -55,55 +50,23 @@ static struct ip_endpoint translate(const struct culvert_engine *engine, const s
     return to;
 }
 
-/* The verdict for a flow of which `query` says what is known; a refusal is counted, a pin that
- * admitted it is used. */
-static enum policy_action judge_query(struct culvert_engine *engine, enum policy_protocol protocol,
-                                      const struct flow_key *key, struct policy_query *query)
-{
-    query->direction = POLICY_EGRESS;
-    query->protocol = protocol;
-    query->address = key->remote;
-    query->port = protocol == POLICY_ICMP ? 0 : key->remote_port;
-    query->pins = engine->pins;
-    query->now = engine->now;
-    struct policy_verdict verdict = policy_judge(engine->policy, &engine->world, query);
-
-    if (verdict.action == POLICY_ALLOW && verdict.pin) {
-        struct dns_name name;
-
-        pin_name(verdict.pin, &name);
-        pins_use(engine->pins, &name, &key->remote, engine->now);
-    }
-    if (verdict.action == POLICY_DENY || verdict.action == POLICY_DROP)
-        count(&engine->counters, policy_verdict_counter(&verdict));
-    return verdict.action;
-}
-
 /* Before anything of the flow's payload is known. */
-static enum policy_action judge(struct culvert_engine *engine, enum policy_protocol protocol,
-                                const struct flow_key *key, enum policy_name_state state)
+static enum policy_action judge_first(struct culvert_engine *engine, const struct flow_key *key,
+                                      enum policy_name_state state)
 {
-    struct policy_query query = {.name_state = state};
+    struct subject subject = subject_of(key, state);
 
-    return judge_query(engine, protocol, key, &query);
-}
-
-bool admission_judge_named(struct culvert_engine *engine, enum policy_protocol protocol,
-                           const struct flow_key *key, enum policy_name_state state,
-                           const struct dns_name *name)
-{
-    struct policy_query query = {.name_state = state, .name = name};
-
-    return judge_query(engine, protocol, key, &query) == POLICY_ALLOW;
+    if (!evades_resolver(engine, key))
+        return judge(engine, &subject).action;
+    refuse(engine, &subject, COUNTER_policy_denied_dns_tls);
+    return POLICY_DENY;
 }
 
 void admit_tcp(void *ctx, struct flow_handle flow, const struct flow_key *key)
 {
     struct culvert_engine *engine = ctx;
     struct flow_key judged = redirect(engine, key);
-    enum policy_action action = evades_resolver(engine, key)
-                                    ? POLICY_DENY
-                                    : judge(engine, POLICY_TCP, &judged, POLICY_NAME_PENDING);
+    enum policy_action action = judge_first(engine, &judged, POLICY_NAME_PENDING);
 
     if (action == POLICY_DROP) {
         tcp_refuse(engine->stack, flow, TCP_REFUSE_SILENT);
@@ -136,9 +99,8 @@ void admit_udp(void *ctx, const struct udp_datagram *datagram)
         return;
     }
     struct flow_key judged = redirect(engine, key);
-    enum policy_action action = evades_resolver(engine, key)
-                                    ? POLICY_DENY
-                                    : judge(engine, POLICY_UDP, &judged, POLICY_NAME_NAMELESS);
+    enum policy_action action = judge_first(engine, &judged, POLICY_NAME_NAMELESS);
+
     if (action == POLICY_DROP)
         return;
     if (action == POLICY_DENY) {
@@ -157,7 +119,7 @@ void admit_udp(void *ctx, const struct udp_datagram *datagram)
 void admit_echo(void *ctx, const struct echo_request *request)
 {
     struct culvert_engine *engine = ctx;
-    enum policy_action action = judge(engine, POLICY_ICMP, &request->key, POLICY_NAME_NAMELESS);
+    enum policy_action action = judge_first(engine, &request->key, POLICY_NAME_NAMELESS);
 
     if (action == POLICY_ALLOW) {
         struct ip_endpoint to = translate(engine, &request->key);
@@ -166,4 +128,11 @@ void admit_echo(void *ctx, const struct echo_request *request)
     } else if (action == POLICY_DENY) {
         stack_icmp_refuse(engine->stack, request->frame, ICMP_PROBLEM_PROHIBITED, 0);
     }
+}
+
+void admitted_tcp_closed(void *ctx, struct flow_handle flow)
+{
+    struct culvert_engine *engine = ctx;
+
+    flow_records_forget(&engine->records, flow);
 }

@@ -150,6 +150,7 @@ static const struct stack_ops *stack_operations(void)
         .tcp_open = admit_tcp,
         .udp_input = admit_udp,
         .echo_input = admit_echo,
+        .tcp_closed = admitted_tcp_closed,
     };
 
     return &ops;
@@ -310,6 +311,7 @@ struct culvert_engine *culvert_engine_free(struct culvert_engine *engine)
     ingress_free(engine);
     policy_free(engine->policy);
     pins_free(engine->pins);
+    flow_records_free(&engine->records);
     timers_free(engine->timers);
     culvert_shared_state_free(engine->state);
     loop_fini(&engine->loop);

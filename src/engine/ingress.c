@@ -23,18 +23,12 @@
 static bool admit(void *ctx, uint8_t protocol, const struct ip_address *client, uint16_t port)
 {
     struct culvert_engine *engine = ctx;
-    const struct policy_query query = {
+    const struct subject subject = {
         .direction = POLICY_INGRESS,
-        .protocol = protocol == IPPROTO_UDP ? POLICY_UDP : POLICY_TCP,
-        .address = *client,
-        .port = port,
+        .key = {.remote = *client, .guest_port = port, .protocol = protocol},
     };
-    const struct policy_verdict verdict = policy_judge(engine->policy, &engine->world, &query);
 
-    if (verdict.action == POLICY_ALLOW)
-        return true;
-    count(&engine->counters, policy_verdict_counter(&verdict));
-    return false;
+    return judge(engine, &subject).action == POLICY_ALLOW;
 }
 
 static bool is_local(void *ctx, const struct ip_address *address)

@@ -13,6 +13,7 @@
 #include "base/loop.h"
 #include "base/timers.h"
 #include "dns/dns.h"
+#include "engine/flow_records.h"
 #include "engine/spin.h"
 #include "netdev/netdev.h"
 #include "policy/policy.h"
@@ -34,6 +35,7 @@ struct culvert_engine {
     struct policy *policy;
     struct policy_world world;
     struct pins *pins;             /* names learnt from answers; NULL: no rule goes by names */
+    struct flow_records records;   /* what admitted the open TCP flows */
     struct stack_config addresses; /* the guest's network */
     uint64_t now;
 
@@ -73,12 +75,7 @@ void engine_take_netdev(struct culvert_engine *engine, struct netdev *netdev);
 void admit_tcp(void *ctx, struct flow_handle flow, const struct flow_key *key);
 void admit_udp(void *ctx, const struct udp_datagram *datagram);
 void admit_echo(void *ctx, const struct echo_request *request);
-/* Judges a flow again, now that its name is known, or that it has none. True: allowed; else
- * counted. */
-bool admission_judge_named(struct culvert_engine *engine, enum policy_protocol protocol,
-                           const struct flow_key *key, enum policy_name_state state,
-                           const struct dns_name *name);
-
+void admitted_tcp_closed(void *ctx, struct flow_handle flow);
 /* ingress.c: published ports. Opens those of the configuration: 0, or negative errno with `error`
  * (may be NULL) filled unless it is -ENOMEM. */
 int ingress_open(struct culvert_engine *engine, const struct culvert_config *config,

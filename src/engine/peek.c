@@ -76,14 +76,23 @@ static enum flow_name_result read_name(struct peek *peek, const struct iovec *io
 static bool judge_state(struct peek *peek, enum policy_name_state state,
                         const struct dns_name *name)
 {
-    return admission_judge_named(peek->engine, POLICY_TCP, &peek->key, state, name);
+    const struct subject subject = {
+        .direction = POLICY_EGRESS, .key = peek->key, .name_state = state, .name = name};
+    const struct policy_verdict verdict = judge(peek->engine, &subject);
+
+    if (verdict.action != POLICY_ALLOW)
+        return false;
+    if (flow_records_keep(&peek->engine->records, peek->flow, &subject, &verdict) == 0)
+        return true;
+    refuse(peek->engine, &subject, COUNTER_policy_no_memory);
+    return false;
 }
 
 /* What is known is all that will be. True: allowed. */
 static bool judge_result(struct peek *peek, enum flow_name_result result,
                          const struct flow_name *text)
 {
-    struct counters *counters = &peek->engine->counters;
+    const struct subject subject = subject_of(&peek->key, POLICY_NAME_HIDDEN);
     struct dns_name name;
 
     switch (result) {
@@ -97,10 +106,10 @@ static bool judge_result(struct peek *peek, enum flow_name_result result,
     case FLOW_NAME_NOT_THIS_PROTOCOL:
         return judge_state(peek, POLICY_NAME_NAMELESS, NULL);
     case FLOW_NAME_TOO_LARGE:
-        count(counters, COUNTER_policy_hello_too_large);
+        refuse(peek->engine, &subject, COUNTER_policy_hello_too_large);
         return false;
     default:
-        count(counters, COUNTER_policy_hello_malformed);
+        refuse(peek->engine, &subject, COUNTER_policy_hello_malformed);
         return false;
     }
 }
@@ -119,8 +128,9 @@ static void peek_expired(void *arg, struct timer *timer, uint64_t now)
 static void late_expired(void *arg, struct timer *timer, uint64_t now)
 {
     struct peek *peek = (struct peek *)((char *)timer - offsetof(struct peek, timer));
+    const struct subject subject = subject_of(&peek->key, POLICY_NAME_HIDDEN);
 
-    count(&peek->engine->counters, COUNTER_policy_hello_late);
+    refuse(peek->engine, &subject, COUNTER_policy_hello_late);
     peek_expired(arg, timer, now);
 }
 
@@ -200,7 +210,9 @@ void peek_tcp(struct culvert_engine *engine, struct flow_handle flow, const stru
     struct peek *peek = calloc(1, sizeof *peek);
 
     if (!peek) {
-        count(&engine->counters, COUNTER_policy_no_memory);
+        const struct subject subject = subject_of(key, POLICY_NAME_PENDING);
+
+        refuse(engine, &subject, COUNTER_policy_no_memory);
         tcp_abort(engine->stack, flow);
         return;
     }

@@ -76,6 +76,8 @@ struct stack_ops {
     void (*tcp_open)(void *ctx, struct flow_handle flow, const struct flow_key *key);
     void (*udp_input)(void *ctx, const struct udp_datagram *datagram);
     void (*echo_input)(void *ctx, const struct echo_request *request);
+    /* A flow, whoever began it, is gone; its handle is stale after the call. May be NULL. */
+    void (*tcp_closed)(void *ctx, struct flow_handle flow);
 };
 
 struct stack *stack_new(const struct stack_config *config, const struct stack_ops *ops, void *ctx,

@@ -151,7 +151,11 @@ void tcp_flow_leave_table(struct tcp *tcp, struct tcp_flow *flow)
 
 void tcp_flow_free(struct tcp *tcp, struct tcp_flow *flow)
 {
+    const struct stack *stack = tcp->stack;
+
     assert(flow->state != TCP_FREE && "a flow is freed once");
+    if (stack->ops.tcp_closed)
+        stack->ops.tcp_closed(stack->ctx, tcp_flow_handle(flow));
     tcp_flow_leave_table(tcp, flow);
     if (flow->in_batch)
         TAILQ_REMOVE(&tcp->batch, flow, batch_link);
