@@ -206,27 +206,34 @@ static bool fragment_plausible(struct stack *stack, const struct ip_packet *pack
     return false;
 }
 
+/* `place` says where in its datagram the packet's payload stands. True: the datagram is whole, and
+ * *ret_whole holds a reference on its frame. */
+static bool reassemble(struct stack *stack, const struct ip_packet *packet,
+                       const struct fragment *place, struct ip_packet *ret_whole)
+{
+    struct fragment fragment = *place;
+
+    fragment.source = packet->source;
+    fragment.destination = packet->destination;
+    fragment.checksum_known = packet->checksum_known;
+    fragment.protocol = packet->protocol;
+    fragment.tos = packet->tos;
+    fragment.ttl = packet->ttl;
+    fragment.len = packet->len;
+    fragment.frame = packet->frame;
+    fragment.frame_offset = packet->offset;
+    return fragment_plausible(stack, packet) &&
+           reassembly_input(stack->ip->reassembly, &fragment, ret_whole);
+}
+
 static void reassemble4(struct stack *stack, const struct ip_packet *packet,
                         const struct ipv4_header *header)
 {
+    const struct fragment place = {
+        .id = header->id, .more = header->more_fragments, .offset = header->fragment_offset};
     struct ip_packet whole;
-    const struct fragment fragment = {
-        .source = packet->source,
-        .destination = packet->destination,
-        .id = header->id,
-        .more = header->more_fragments,
-        .checksum_known = packet->checksum_known,
-        .protocol = packet->protocol,
-        .tos = packet->tos,
-        .ttl = packet->ttl,
-        .offset = header->fragment_offset,
-        .len = packet->len,
-        .frame = packet->frame,
-        .frame_offset = packet->offset,
-    };
 
-    if (!fragment_plausible(stack, packet) ||
-        !reassembly_input(stack->ip->reassembly, &fragment, &whole))
+    if (!reassemble(stack, packet, &place, &whole))
         return;
     deliver(stack, &whole);
     culvert_frame_unref(whole.frame);
@@ -282,25 +289,13 @@ static void deliver_reassembled6(struct stack *stack, struct ip_packet *whole)
 static void reassemble6(struct stack *stack, const struct ip6_packet *in)
 {
     const struct ip_packet *packet = &in->packet;
+    const struct fragment place = {.v6 = true,
+                                   .id = in->fragment.id,
+                                   .more = in->fragment.more,
+                                   .offset = in->fragment.offset};
     struct ip_packet whole;
-    const struct fragment fragment = {
-        .v6 = true,
-        .source = packet->source,
-        .destination = packet->destination,
-        .id = in->fragment.id,
-        .more = in->fragment.more,
-        .checksum_known = packet->checksum_known,
-        .protocol = packet->protocol,
-        .tos = packet->tos,
-        .ttl = packet->ttl,
-        .offset = in->fragment.offset,
-        .len = packet->len,
-        .frame = packet->frame,
-        .frame_offset = packet->offset,
-    };
 
-    if (!fragment_plausible(stack, packet) ||
-        !reassembly_input(stack->ip->reassembly, &fragment, &whole))
+    if (!reassemble(stack, packet, &place, &whole))
         return;
     deliver_reassembled6(stack, &whole);
     culvert_frame_unref(whole.frame);

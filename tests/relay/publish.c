@@ -484,17 +484,25 @@ static void datagrams_go_both_ways_and_clients_are_told_apart(void **state)
     close(other);
 }
 
+/* A client of a published UDP port, which the guest has heard from. */
+static int heard_client(struct bench *bench, int family, struct publish **ret_publish)
+{
+    uint16_t port;
+    int client;
+
+    *ret_publish = publish_at(bench, family, SOCK_DGRAM, &port);
+    client = client_of(family, SOCK_DGRAM, port);
+    assert_int_equal(send(client, "x", 1, 0), 1);
+    BENCH_UNTIL(bench, bench->stack->output_count == 1);
+    return client;
+}
+
 static void what_answers_no_client_is_not_ours(void **state)
 {
     struct bench *bench = *state;
     struct publish *publish;
-    uint16_t port;
-    int client;
+    int client = heard_client(bench, AF_INET, &publish);
 
-    publish = publish_at(bench, AF_INET, SOCK_DGRAM, &port);
-    client = client_of(AF_INET, SOCK_DGRAM, port);
-    assert_int_equal(send(client, "x", 1, 0), 1);
-    BENCH_UNTIL(bench, bench->stack->output_count == 1);
     bench->stack->outputs[0].key.remote_port ^= 1;
     assert_false(guest_replies(bench, publish, "x"));
     bench->stack->outputs[0].key.remote_port ^= 1;
@@ -507,13 +515,8 @@ static void a_client_that_is_no_longer_admitted_is_not_heard(void **state)
 {
     struct bench *bench = *state;
     struct publish *publish;
-    uint16_t port;
-    int client;
+    int client = heard_client(bench, AF_INET6, &publish);
 
-    publish = publish_at(bench, AF_INET6, SOCK_DGRAM, &port);
-    client = client_of(AF_INET6, SOCK_DGRAM, port);
-    assert_int_equal(send(client, "x", 1, 0), 1);
-    BENCH_UNTIL(bench, bench->stack->output_count == 1);
     world.refuse = true;
     assert_int_equal(send(client, "x", 1, 0), 1);
     BENCH_UNTIL(bench, bench->stack->output_count == 2); /* the verdict is kept … */
@@ -529,13 +532,8 @@ static void clients_that_fall_silent_are_forgotten(void **state)
 {
     struct bench *bench = *state;
     struct publish *publish;
-    uint16_t port;
-    int client;
+    int client = heard_client(bench, AF_INET, &publish);
 
-    publish = publish_at(bench, AF_INET, SOCK_DGRAM, &port);
-    client = client_of(AF_INET, SOCK_DGRAM, port);
-    assert_int_equal(send(client, "x", 1, 0), 1);
-    BENCH_UNTIL(bench, bench->stack->output_count == 1);
     timers_expire(bench->timers, clock_now() + 29 * SECOND_NS);
     assert_true(guest_replies(bench, publish, "x"));
     timers_expire(bench->timers, clock_now() + 100 * SECOND_NS);

@@ -1,23 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "endpoint.h"
 
-#include <stdarg.h>
-#include <stdio.h>
+#include "complaint.h"
 
 /* ---- small things ---- */
-
-static void wrong(struct endpoint *e, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-
-static void wrong(struct endpoint *e, const char *format, ...)
-{
-    char text[256];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
-    e->wrong(e->ctx, text);
-}
 
 static uint64_t now(const struct endpoint *e)
 {
@@ -611,13 +597,13 @@ static void learn_options(struct endpoint *e, const struct segment *s)
     const struct endpoint_config *c = &e->config;
     bool answer = e->state == ENDPOINT_SYN_SENT;
     if (answer && s->has_wscale && c->wscale < 0)
-        wrong(e, "window scale in the SYN-ACK was not offered");
+        complain(e->wrong, e->ctx, "window scale in the SYN-ACK was not offered");
     if (answer && s->has_timestamps && !c->timestamps)
-        wrong(e, "timestamps in the SYN-ACK were not offered");
+        complain(e->wrong, e->ctx, "timestamps in the SYN-ACK were not offered");
     if (answer && s->sack_permitted && !c->sack)
-        wrong(e, "SACK permitted in the SYN-ACK was not offered");
+        complain(e->wrong, e->ctx, "SACK permitted in the SYN-ACK was not offered");
     if (s->has_wscale && s->wscale > 14)
-        wrong(e, "window scale %u", s->wscale);
+        complain(e->wrong, e->ctx, "window scale %u", s->wscale);
     bool scale = s->has_wscale && c->wscale >= 0;
     e->snd_wscale = scale ? s->wscale : 0;
     e->rcv_wscale = scale ? (uint8_t)c->wscale : 0;
@@ -654,14 +640,14 @@ static void input_syn_sent(struct endpoint *e, const struct segment *s)
     }
     if ((s->flags & TCP_ACK) && !acceptable) {
         if (e->config.syn_data && s->ack == e->iss + 9)
-            wrong(e, "the SYN-ACK acknowledges data on the SYN");
+            complain(e->wrong, e->ctx, "the SYN-ACK acknowledges data on the SYN");
         answer_rst(e, s);
         return;
     }
     if ((s->flags & (TCP_SYN | TCP_ACK)) != (TCP_SYN | TCP_ACK))
         return;
     if (s->len || (s->flags & TCP_FIN))
-        wrong(e, "SYN-ACK with data or FIN");
+        complain(e->wrong, e->ctx, "SYN-ACK with data or FIN");
     learn_options(e, s);
     becomes_open(e);
     send_ack(e);
@@ -686,14 +672,15 @@ static void input_listen(struct endpoint *e, const struct segment *s)
 static void take_sacks(struct endpoint *e, const struct segment *s)
 {
     if (s->sack_count && !e->sack_on)
-        wrong(e, "SACK ranges without SACK permitted");
+        complain(e->wrong, e->ctx, "SACK ranges without SACK permitted");
     for (unsigned i = 0; i < s->sack_count; i++) {
         int32_t from = (int32_t)(s->sack[i].from - endpoint_seq(e, e->una));
         int32_t to = (int32_t)(s->sack[i].to - endpoint_seq(e, e->una));
         if (to <= from)
-            wrong(e, "SACK range %u-%u is empty or reversed", s->sack[i].from, s->sack[i].to);
+            complain(e->wrong, e->ctx, "SACK range %u-%u is empty or reversed", s->sack[i].from,
+                     s->sack[i].to);
         if (to > 0 && e->una + (uint64_t)to > e->max)
-            wrong(e, "SACK of what was never sent");
+            complain(e->wrong, e->ctx, "SACK of what was never sent");
         if (from > 0)
             spans_add(e->sacked, &e->sacked_count, e->una + (uint64_t)from, e->una + (uint64_t)to);
     }
@@ -754,8 +741,8 @@ static void take_ack(struct endpoint *e, const struct segment *s, uint64_t offse
     if (e->config.probe_with_data && e->max == e->nxt && e->max < e->tx_ready)
         sent++; /* a probe's byte */
     if (ahead > 0 && e->una + (uint64_t)ahead > sent) {
-        wrong(e, "ACK of offset %llu, but only %llu were ever sent",
-              (unsigned long long)(e->una + (uint64_t)ahead), (unsigned long long)sent);
+        complain(e->wrong, e->ctx, "ACK of offset %llu, but only %llu were ever sent",
+                 (unsigned long long)(e->una + (uint64_t)ahead), (unsigned long long)sent);
         return;
     }
     if (ahead < 0)
@@ -799,11 +786,12 @@ static bool take_data(struct endpoint *e, const struct segment *s, uint64_t offs
     uint64_t end = offset + s->len;
     size_t same = stream_matches(e->config.rx_key, offset, s->payload, s->len);
     if (same < s->len) {
-        wrong(e, "wrong byte from the engine at offset %llu", (unsigned long long)(offset + same));
+        complain(e->wrong, e->ctx, "wrong byte from the engine at offset %llu",
+                 (unsigned long long)(offset + same));
         return false;
     }
     if (e->fin_at != NEVER && end > e->fin_at)
-        wrong(e, "data beyond the FIN");
+        complain(e->wrong, e->ctx, "data beyond the FIN");
     if (end <= e->rcv_nxt) {
         e->duplicate = (struct span){offset, end};
         return true;
@@ -827,11 +815,11 @@ static bool take_data(struct endpoint *e, const struct segment *s, uint64_t offs
 static bool take_fin(struct endpoint *e, uint64_t offset)
 {
     if (e->fin_at != NEVER && e->fin_at != offset)
-        wrong(e, "FIN moved from offset %llu to %llu", (unsigned long long)e->fin_at,
-              (unsigned long long)offset);
+        complain(e->wrong, e->ctx, "FIN moved from offset %llu to %llu",
+                 (unsigned long long)e->fin_at, (unsigned long long)offset);
     e->fin_at = offset;
     if (e->kept_count && e->kept[e->kept_count - 1].to > offset)
-        wrong(e, "FIN before data received earlier");
+        complain(e->wrong, e->ctx, "FIN before data received earlier");
     return true;
 }
 
@@ -850,18 +838,18 @@ static bool timestamps_ok(struct endpoint *e, const struct segment *s, uint64_t 
 {
     if (!e->ts_on) {
         if (s->has_timestamps && !(s->flags & TCP_SYN))
-            wrong(e, "timestamps that were not negotiated");
+            complain(e->wrong, e->ctx, "timestamps that were not negotiated");
         return true;
     }
     if (!s->has_timestamps) {
         if (!(s->flags & TCP_RST))
-            wrong(e, "a segment without timestamps though they were negotiated");
+            complain(e->wrong, e->ctx, "a segment without timestamps though they were negotiated");
         return true;
     }
     if ((s->flags & TCP_ACK) && !(s->flags & TCP_RST)) {
         int32_t age = (int32_t)(ts_now(e) - s->tsecr);
         if (age < 0 || (uint64_t)age > now(e) / MS)
-            wrong(e, "timestamp echo %u was never sent", s->tsecr);
+            complain(e->wrong, e->ctx, "timestamp echo %u was never sent", s->tsecr);
     }
     if ((int32_t)(s->tsval - e->ts_recent) < 0 && !(s->flags & TCP_RST)) {
         send_ack(e); /* PAWS */
@@ -970,7 +958,7 @@ void endpoint_icmp(struct endpoint *e, const struct icmp_error *error)
     if (e->state != ENDPOINT_SYN_SENT)
         return;
     if (error->quoted_seq != e->iss) {
-        wrong(e, "ICMP error quotes another sequence number than the SYN's");
+        complain(e->wrong, e->ctx, "ICMP error quotes another sequence number than the SYN's");
         return;
     }
     e->icmp = (uint16_t)(error->type << 8 | error->code);

@@ -2,20 +2,8 @@
 #include "host.h"
 
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
 
-static void wrong(struct host *h, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static void wrong(struct host *h, const char *format, ...)
-{
-    char text[256];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
-    h->wrong(h->ctx, text);
-}
+#include "complaint.h"
 
 static uint64_t now(const struct host *h)
 {
@@ -39,13 +27,14 @@ static size_t room(struct host *h)
 static bool check_bytes(struct host *h, const uint8_t *bytes, size_t len)
 {
     if (h->rx_pos + len > h->config.rx_total) {
-        wrong(h, "write() beyond the guest's last byte");
+        complain(h->wrong, h->ctx, "write() beyond the guest's last byte");
         return false;
     }
     size_t same = stream_matches(h->config.rx_key, h->rx_pos, bytes, len);
     if (same == len)
         return true;
-    wrong(h, "wrong byte for the host at offset %llu", (unsigned long long)(h->rx_pos + same));
+    complain(h->wrong, h->ctx, "wrong byte for the host at offset %llu",
+             (unsigned long long)(h->rx_pos + same));
     return false;
 }
 
@@ -54,14 +43,15 @@ static ssize_t upstream_write(void *ctx, uint64_t token, const struct iovec *iov
     struct host *h = ctx;
     (void)token;
     if (!h->connected || h->closed || h->shut_seen)
-        wrong(h, "write() on an upstream that is not connected, closed or shut");
+        complain(h->wrong, h->ctx, "write() on an upstream that is not connected, closed or shut");
     if (count <= 0 || iov[0].iov_len == 0)
-        wrong(h, "write() of nothing");
+        complain(h->wrong, h->ctx, "write() of nothing");
     h->writes++;
     if (h->broken)
         return -EPIPE;
     if (h->blocked)
-        wrong(h, "write() before tcp_writable(), though the last took less than offered");
+        complain(h->wrong, h->ctx,
+                 "write() before tcp_writable(), though the last took less than offered");
     size_t space = room(h), offered = 0, taken = 0;
     for (int i = 0; i < count; i++)
         offered += iov[i].iov_len;
@@ -110,12 +100,12 @@ static void upstream_shut_write(void *ctx, uint64_t token)
     struct host *h = ctx;
     (void)token;
     if (!live(h))
-        wrong(h, "shut_write() on an upstream that is not connected or closed");
+        complain(h->wrong, h->ctx, "shut_write() on an upstream that is not connected or closed");
     if (h->shut_seen)
-        wrong(h, "shut_write() twice");
+        complain(h->wrong, h->ctx, "shut_write() twice");
     if (h->rx_pos != h->config.rx_total && !h->broken)
-        wrong(h, "shut_write() after %llu of %llu bytes", (unsigned long long)h->rx_pos,
-              (unsigned long long)h->config.rx_total);
+        complain(h->wrong, h->ctx, "shut_write() after %llu of %llu bytes",
+                 (unsigned long long)h->rx_pos, (unsigned long long)h->config.rx_total);
     h->shut_seen = true;
     try_close(h);
 }
@@ -125,7 +115,7 @@ static void upstream_resume(void *ctx, uint64_t token)
     struct host *h = ctx;
     (void)token;
     if (h->closed)
-        wrong(h, "resume() after close()");
+        complain(h->wrong, h->ctx, "resume() after close()");
     h->resumes++;
     if (!h->connected) { /* published port: the guest has answered */
         h->connected = true;
@@ -141,7 +131,7 @@ static void upstream_keepalive(void *ctx, uint64_t token)
     struct host *h = ctx;
     (void)token;
     if (!live(h))
-        wrong(h, "keepalive() on an upstream that is not connected or closed");
+        complain(h->wrong, h->ctx, "keepalive() on an upstream that is not connected or closed");
     h->keepalives++;
 }
 
@@ -150,7 +140,7 @@ static void upstream_close(void *ctx, uint64_t token, enum tcp_close how)
     struct host *h = ctx;
     (void)token;
     if (h->closed)
-        wrong(h, "close() twice");
+        complain(h->wrong, h->ctx, "close() twice");
     h->closed = true;
     h->closed_at = now(h);
     h->how = how;
@@ -203,7 +193,7 @@ static bool read_once(struct host *h)
         return false;
     }
     if (count < 0 || count > TCP_RESERVE_IOV || iov[0].iov_len == 0) {
-        wrong(h, "tcp_rx_reserve() returned %d", count);
+        complain(h->wrong, h->ctx, "tcp_rx_reserve() returned %d", count);
         return false;
     }
     size_t wanted = h->tx_ready - h->tx_pos;
@@ -293,7 +283,7 @@ static void resetter_rings(void *arg)
     else
         tcp_host_reset(h->stack, h->flow);
     if (!h->closed)
-        wrong(h, "close() did not follow the reset");
+        complain(h->wrong, h->ctx, "close() did not follow the reset");
 }
 
 static void giving_up_rings(void *arg)
@@ -358,7 +348,7 @@ void host_open(struct host *h, struct flow_handle flow)
         alarm_set(&h->giving_up, now(h) + h->config.give_up);
     if (h->config.early_upstream && h->attempts > h->config.silent_first &&
         h->config.connect == HOST_CONNECTS && !tcp_set_upstream(h->stack, h->flow, &upstream, h, 0))
-        wrong(h, "tcp_set_upstream() refused in tcp_open");
+        complain(h->wrong, h->ctx, "tcp_set_upstream() refused in tcp_open");
     if (h->config.connect_delay == 0)
         connecting_rings(h);
     else
