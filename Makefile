@@ -13,7 +13,7 @@ help:
 	@echo "make test     every test: unit, simulator, in namespaces, sanitizers, lint"
 	@echo "make lint     format, clang, clang-tidy, cppcheck, layers, headers"
 	@echo "make asan     the tests that run code, under AddressSanitizer and UBSan"
-	@echo "make bench    culvert beside slirp4netns, pasta and plain loopback"
+	@echo "make bench    culvert beside slirp4netns, pasta, dnsmasq and plain loopback"
 	@echo "make clean    remove what was built"
 
 build:

@@ -148,6 +148,7 @@ class Session:
 class Engine:
     name = ""
     server = "10.0.2.2"
+    resolver = ("10.0.2.3", 53)
     executables = ()
 
     def missing(self):
@@ -160,6 +161,14 @@ class Engine:
     def open_published(self, mtu, first, last):
         """A session whose guest's TCP ports from first to last are 127.0.0.1's too."""
         raise Failed("it publishes no ports")
+
+    def open_names(self, bench):
+        """A session in which questions are answered at `resolver`, an address and a port."""
+        raise Failed("it has no resolver of its own")
+
+    def asking(self, command):
+        """The command line that runs `command` in the guest's network of such a session."""
+        return command
 
     def version(self):
         return ""
@@ -178,6 +187,10 @@ class Loopback(Engine):
 
     def open_published(self, mtu, first, last):
         return self.open(mtu)
+
+    def open_names(self, bench):
+        self.resolver = ("127.0.0.1", bench.dns_port)  # the upstream itself
+        return self.open(1500)
 
     def spawn_command(self):
         return "true"
@@ -290,6 +303,10 @@ class Culvert(Engine):
         return Session([self.program, "run", "--mtu", str(mtu), "-p",
                         f"{first}-{last}:{first}-{last}"] + self.extra + ["--", "sh"],
                        self.executables)
+
+    def open_names(self, bench):
+        return Session([self.program, "run", "--dns", f"127.0.0.1:{bench.dns_port}"] + self.extra
+                       + ["--", "sh"], self.executables)
 
     def spawn_command(self):
         return " ".join([self.program, "run"] + self.extra + ["--", "true"])

@@ -5,7 +5,8 @@ from statistics import median
 from xml.sax.saxutils import escape
 
 COLOURS = {"loopback": "#9aa5b1", "slirp4netns": "#c98b4b", "pasta": "#8e6bb0",
-           "culvert": "#1f7a8c", "culvert-spin": "#4fa9b8", "culvert-thread": "#2f9e6e"}
+           "culvert": "#1f7a8c", "culvert-spin": "#4fa9b8", "culvert-thread": "#2f9e6e",
+           "dnsmasq": "#b5533c", "dnsmasq-behind": "#d08a6e"}
 
 
 def values(data, measurement, engine, key="value"):
@@ -56,8 +57,12 @@ def aim(target):
     return f"{who}{what}{op} {factor:g}" + (f" × {other}" if other else "")
 
 
+def measured(data, measurements, engine):
+    return any(values(data, m.name, engine) for m in measurements)
+
+
 def table(data, measurements):
-    engines = list(data["engines"])
+    engines = [engine for engine in data["engines"] if measured(data, measurements, engine)]
     lines = ["| | " + " | ".join(engines) + " | targets |",
              "|---" * (len(engines) + 2) + "|"]
     for m in measurements:
@@ -67,8 +72,16 @@ def table(data, measurements):
     return "\n".join(lines) + "\n"
 
 
+def tables(data, measurements):
+    """One a group."""
+    groups = dict.fromkeys(m.group for m in measurements)
+    return "\n".join(table(data, [m for m in measurements if m.group == group])
+                     for group in groups)
+
+
 def cpu_table(data, measurements):
-    engines = [engine for engine in data["engines"] if engine != "loopback"]
+    engines = [engine for engine in data["engines"]
+               if engine != "loopback" and measured(data, measurements, engine)]
     lines = ["The engine's own CPU: seconds a GiB, or its share of a core.", "",
              "| | " + " | ".join(engines) + " |", "|---" * (len(engines) + 1) + "|"]
     for m in measurements:

@@ -11,14 +11,16 @@ import fnmatch
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 
+import dns
 from engines import (Culvert, Failed, Loopback, Pasta, Slirp4netns, cpu_ns, raise_descriptor_limit,
                      resident_kib, Session)
-from report import table, cpu_table, plot, summary
+from report import cpu_table, plot, summary, tables
 from vhost_user import CulvertVhostUser
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -29,7 +31,7 @@ class Measurement:
     """One row of the table. `measure` returns {"value": …, and whatever else is worth keeping}."""
 
     def __init__(self, name, title, unit, measure, mtu=1500, targets=(), once=False, fresh=False,
-                 published=False):
+                 published=False, group="network"):
         self.name = name
         self.title = title
         self.unit = unit
@@ -39,6 +41,7 @@ class Measurement:
         self.once = once  # exact: one round says it all
         self.fresh = fresh  # in a session of its own
         self.published = published  # the server is in the guest, the client on the host
+        self.group = group  # "network", "names" or "policy": a table each
 
 
 # ---- how each is measured
@@ -202,6 +205,24 @@ def start(bench, engine, _session):
     return {"value": json.loads(out.stdout)["median_us"] / 1e3}
 
 
+def verdict(rules, key=None):
+    """From policy code alone: the slowest of a flow's states, or one figure."""
+    def measure(bench, _engine, _session):
+        out = subprocess.run([bench.verdict, "--json", str(rules)], check=False, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        if out.returncode != 0:
+            raise Failed(f"bench-verdict failed: {out.stderr.strip()}")
+        answer = json.loads(out.stdout)
+        states = ("pending", "named", "hidden", "nameless")
+        return {"value": answer[key] if key else max(answer[state] for state in states), **answer}
+    return measure
+
+
+def names(name, title, unit, measure, target):
+    return Measurement(name, title, unit, measure, group="names", targets=[
+        ("culvert", target, 1, "dnsmasq", "value"), ("culvert", target, 1, "dnsmasq-behind", "value")])
+
+
 def over(factor, other, key="value"):
     return ("culvert", "≥", factor, other, key)
 
@@ -256,6 +277,17 @@ MEASUREMENTS = [
                 targets=[under(0, None)]),
     Measurement("idle-1000", "the same with 1,000 idle flows", "calls", idle(1000), once=True,
                 fresh=True, targets=[under(0, None)]),
+    names("dns-known", "questions of 1,000 names", "thousand/s", dns.rate(known=True), "≥"),
+    names("dns-new", "questions of new names", "thousand/s", dns.rate(known=False), "≥"),
+    names("dns-known-latency", "1,000 questions a second, known names", "µs",
+          dns.latency(known=True), "≤"),
+    names("dns-new-latency", "1,000 questions a second, new names", "µs",
+          dns.latency(known=False), "≤"),
+    *(Measurement(f"verdict-{rules}", f"a verdict under {rules:,} rules", "ns", verdict(rules),
+                  targets=[under(1000, None)], group="policy")
+      for rules in (10, 100, 1000, 10000)),
+    Measurement("policy-load", "loading 10,000 rules", "ms", verdict(10000, "load_ms"),
+                targets=[under(250, None)], group="policy"),
 ]
 
 
@@ -272,7 +304,13 @@ class Bench:
         self.samples = {}  # (measurement, engine) → [dict]
         self.cannot_open = {}  # engine → [why, …]; after two the engine is given up
         self.notes = {}  # (measurement, engine) → why there is no figure
+        self.directory = tempfile.mkdtemp(prefix="culvert-bench-")
         self.load = build_load(options.build_dir)
+        self.verdict = build_verdict(options.build_dir)
+        self.dns_program = dns.build_upstream(options.build_dir)
+        self.dns_port = self.port + 8  # and the next
+        self.dns_runs = 0
+        self.dns_upstream = dns.start_upstream(self.dns_program, self.dns_port)
         self.server = Session([self.load, "serve", "-p", str(self.port)], ())
         self.server.receive(5)
 
@@ -316,8 +354,14 @@ class Bench:
             self.sessions[key] = self.open(engine, mtu)
         return self.sessions[key]
 
-    def forget(self, engine, mtu):
-        for key in [key for key in self.sessions if key[:2] == (engine.name, mtu)]:
+    def session_of_names(self, engine):
+        key = (engine.name, "names")
+        if key not in self.sessions:
+            self.sessions[key] = dns.open_names(self, engine)
+        return self.sessions[key]
+
+    def forget(self, engine, which):
+        for key in [key for key in self.sessions if key[:2] == (engine.name, which)]:
             self.sessions.pop(key).close()
 
     def hold_flows(self, engine, session, flows):
@@ -330,7 +374,11 @@ class Bench:
         return self.server.receive(5)
 
     def sample(self, measurement, engine):
-        if measurement.published:
+        if measurement.group == "policy":
+            return measurement.measure(self, engine, None)
+        if measurement.group == "names":
+            session = self.session_of_names(engine)
+        elif measurement.published:
             session = self.session_published(engine, measurement.mtu)
         elif measurement.fresh:
             session = self.open(engine, measurement.mtu)
@@ -359,13 +407,15 @@ class Bench:
             return "–"
         except Failed as failure:
             self.notes[key] = str(failure)
-            self.forget(engine, measurement.mtu)
+            self.forget(engine, "names" if measurement.group == "names" else measurement.mtu)
             return f"({failure})"
 
     def close(self):
         for session in self.sessions.values():
             session.close()
         self.server.close()
+        self.dns_upstream.close()
+        shutil.rmtree(self.directory)
 
 
 def build_load(directory):
@@ -378,6 +428,13 @@ def build_load(directory):
     return program
 
 
+def build_verdict(directory):
+    """By ninja, like culvert itself."""
+    subprocess.run(["ninja", "-C", directory, "bench/bench-verdict"], check=True,
+                   stdout=subprocess.DEVNULL)
+    return os.path.join(directory, "bench", "bench-verdict")
+
+
 def all_engines(options):
     def culvert(name, extra):
         return Culvert(name, options.culvert, extra + options.culvert_arg)
@@ -385,10 +442,13 @@ def all_engines(options):
             culvert("culvert-spin", ["--spin-us", str(options.spin_us)]),
             CulvertVhostUser("culvert-vhost", options.culvert, options.culvert_arg,
                              options.build_dir),
-            culvert("culvert-thread", ["--net-worker=thread"])]
+            culvert("culvert-thread", ["--net-worker=thread"]), dns.Dnsmasq(),
+            dns.DnsmasqBehind("dnsmasq-behind", options.culvert, options.culvert_arg)]
 
 
-DEFAULT_ENGINES = "loopback,slirp4netns,pasta,culvert,culvert-spin,culvert-vhost"
+DEFAULT_ENGINES = ("loopback,slirp4netns,pasta,culvert,culvert-spin,culvert-vhost,dnsmasq,"
+                   "dnsmasq-behind")
+NAMES_ENGINES = ("loopback", "culvert", "dnsmasq", "dnsmasq-behind")
 
 
 def parse():
@@ -439,7 +499,13 @@ def say(text):
 
 def applies(measurement, engine):
     """The spinning variant is there for the latency of small requests, and its price; the one
-    behind virtqueues for what they cost."""
+    behind virtqueues for what they cost; dnsmasq for names. Policy's code knows no engine."""
+    if measurement.group == "policy":
+        return engine.name == "culvert"
+    if measurement.group == "names":
+        return engine.name in NAMES_ENGINES
+    if isinstance(engine, (dns.Dnsmasq, dns.DnsmasqBehind)):
+        return False
     if engine.name == "culvert-spin":
         return measurement.name in ("rr", "crr", "idle")
     if engine.name == "culvert-vhost":
@@ -477,7 +543,7 @@ def machine():
 
 def write_results(directory, data, chosen):
     os.makedirs(directory, exist_ok=True)
-    text = summary(data) + "\n" + table(data, chosen) + "\n" + cpu_table(data, chosen)
+    text = summary(data) + "\n" + tables(data, chosen) + "\n" + cpu_table(data, chosen)
     for name, content in (("latest.md", text), ("latest.svg", plot(data, chosen)),
                           ("latest.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")):
         with open(os.path.join(directory, name), "w", encoding="utf-8") as f:
@@ -506,7 +572,7 @@ def main():
                                 if (m.name, e.name) in bench.samples} for m in chosen}
     data["notes"] = [f"{m}, {e}: {why}" for (m, e), why in bench.notes.items()]
     print(summary(data))
-    print(table(data, chosen))
+    print(tables(data, chosen))
     print(cpu_table(data, chosen))
     partial = options.only != "*" or options.engines != DEFAULT_ENGINES
     directory = options.results or (None if partial else os.path.join(HERE, "results"))

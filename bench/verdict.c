@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /* What a verdict costs, and what it takes to load a policy: from 10 to 10,000 rules, and with a
- * list of a million names. Prints two tables; build with
+ * list of a million names. Prints two tables; with --json and a number of rules, one line of JSON
+ * about so many. Build with
  *
  *     ninja -C BUILD bench/bench-verdict && BUILD/bench/bench-verdict */
 
@@ -152,23 +153,47 @@ static double lookup_ns(const struct policy *policy, const struct flows *flows)
     return (double)(cpu_now() - begin) / MEASURED;
 }
 
+/* Milliseconds to load, and nanoseconds a verdict. */
+struct figures {
+    double load, pending, named, hidden, nameless, lookup;
+};
+
+static struct figures measure(unsigned rules)
+{
+    struct figures figures;
+    struct flows flows;
+    struct policy *policy = build(rules, &figures.load);
+
+    prepare(&flows, rules);
+    figures.pending = verdict_ns(policy, &flows, POLICY_NAME_PENDING, 443);
+    figures.named = verdict_ns(policy, &flows, POLICY_NAME_NAMED, 443);
+    figures.hidden = verdict_ns(policy, &flows, POLICY_NAME_HIDDEN, 443);
+    figures.nameless = verdict_ns(policy, &flows, POLICY_NAME_NAMELESS, 22);
+    figures.lookup = lookup_ns(policy, &flows);
+    pins_free(flows.pins);
+    policy_free(policy);
+    return figures;
+}
+
 static void by_number_of_rules(void)
 {
     printf("%8s %10s | %8s %8s %8s %8s | %8s   (ns a verdict)\n", "rules", "load (ms)", "pending",
            "named", "hidden", "nameless", "lookup");
     for (unsigned rules = 10; rules <= 10000; rules *= 10) {
-        struct flows flows;
-        double ms;
-        struct policy *policy = build(rules, &ms);
-        prepare(&flows, rules);
-        printf("%8u %10.2f | %8.0f %8.0f %8.0f %8.0f | %8.0f\n", rules, ms,
-               verdict_ns(policy, &flows, POLICY_NAME_PENDING, 443),
-               verdict_ns(policy, &flows, POLICY_NAME_NAMED, 443),
-               verdict_ns(policy, &flows, POLICY_NAME_HIDDEN, 443),
-               verdict_ns(policy, &flows, POLICY_NAME_NAMELESS, 22), lookup_ns(policy, &flows));
-        pins_free(flows.pins);
-        policy_free(policy);
+        struct figures f = measure(rules);
+
+        printf("%8u %10.2f | %8.0f %8.0f %8.0f %8.0f | %8.0f\n", rules, f.load, f.pending, f.named,
+               f.hidden, f.nameless, f.lookup);
     }
+}
+
+static void as_json(unsigned rules)
+{
+    struct figures f = measure(rules);
+
+    printf("{\"rules\": %u, \"load_ms\": %.3f, \"pending\": %.0f, \"named\": %.0f, "
+           "\"hidden\": %.0f, \"nameless\": %.0f, \"lookup\": %.0f}\n",
+           rules, f.load, f.pending, f.named, f.hidden, f.nameless, f.lookup);
 }
 
 /* A list as a file would hold it: a third wildcards; or CIDRs. */
@@ -217,8 +242,16 @@ static void one_list(const char *path, const char *what)
     policy_free(policy);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc == 3 && strcmp(argv[1], "--json") == 0 && atoi(argv[2]) >= 8) {
+        as_json((unsigned)atoi(argv[2]));
+        return 0;
+    }
+    if (argc > 1) {
+        fprintf(stderr, "bench-verdict: write --json and a number of rules from 8, or nothing\n");
+        return 2;
+    }
     by_number_of_rules();
     printf("\na million %s %10s %12s %12s | %8s %8s\n", "read (ms)", "build (ms)", "builder MiB",
            "policy MiB", "named", "lookup");

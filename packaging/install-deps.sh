@@ -19,7 +19,7 @@ packages_of() {
             iputils-tracepath isc-dhcp-client ldnsutils ndisc6 netcat-openbsd nftables procps \
             python3 qemu-system-x86 socat strace traceroute udhcpc
         ;;
-    bench) echo curl iperf3 iproute2 passt procps python3 slirp4netns strace ;;
+    bench) echo curl dnsmasq-base dnsperf iperf3 iproute2 passt procps python3 slirp4netns strace ;;
     *)
         echo "install-deps.sh: unknown group '$1': write build, demo, test or bench" >&2
         exit 2
