@@ -452,6 +452,7 @@ void tcp_connected(struct stack *stack, struct flow_handle handle)
 
     if (!flow || flow->state != TCP_CONNECTING)
         return;
+    tcp_flow_connect_ends(tcp, flow);
     flow->state = TCP_SYN_RECEIVED;
     flow->lifetime_at = TIMERS_NEVER;
     flow->rtt_timing = true;
@@ -468,7 +469,7 @@ void tcp_refuse(struct stack *stack, struct flow_handle handle, enum tcp_refusal
 
     if (!flow || flow->state != TCP_CONNECTING)
         return;
-    count(stack->counters, COUNTER_tcp_refused_by_host);
+    count(stack->counters, COUNTER_tcp_refused);
     switch (how) {
     case TCP_REFUSE_RESET:
         tcp_send_reset(tcp, flow);

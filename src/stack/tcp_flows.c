@@ -25,6 +25,7 @@ int tcp_flows_init(struct tcp *tcp)
     TAILQ_INIT(&tcp->batch);
     TAILQ_INIT(&tcp->waiting_for_link);
     TAILQ_INIT(&tcp->waiting_for_memory);
+    TAILQ_INIT(&tcp->connecting);
     TAILQ_INIT(&tcp->time_wait);
     return 0;
 }
@@ -101,17 +102,30 @@ static struct tcp_flow *slot_take(struct tcp *tcp)
     return flow;
 }
 
-struct tcp_flow *tcp_flow_new(struct tcp *tcp, const struct flow_key *key)
+/* At --max-flows: what has ended makes room, then whoever has waited long for a host that may never
+ * answer (its guest's next SYN begins anew), so that a guest's scan cannot keep it from the net. */
+static bool flow_yields(struct tcp *tcp)
 {
     struct tcp_flow *oldest = TAILQ_FIRST(&tcp->time_wait);
 
-    if (tcp->flow_count >= tcp->stack->config.max_flows) {
-        if (!oldest) {
-            count(tcp->stack->counters, COUNTER_tcp_flow_limit);
-            return NULL;
-        }
+    if (oldest) {
         tcp_flow_free(tcp, oldest);
+        return true;
     }
+    oldest = TAILQ_FIRST(&tcp->connecting);
+    if (oldest && tcp->stack->now - oldest->heard_at >= TCP_CONNECT_YIELDS) {
+        count(tcp->stack->counters, COUNTER_tcp_connect_yielded);
+        tcp_end(tcp, oldest, TCP_CLOSE_VANISHED);
+        return true;
+    }
+    count(tcp->stack->counters, COUNTER_tcp_flow_limit);
+    return false;
+}
+
+struct tcp_flow *tcp_flow_new(struct tcp *tcp, const struct flow_key *key)
+{
+    if (tcp->flow_count >= tcp->stack->config.max_flows && !flow_yields(tcp))
+        return NULL;
     struct tcp_flow *flow = slot_take(tcp);
     if (!flow) {
         count(tcp->stack->counters, COUNTER_tcp_no_memory);
@@ -135,6 +149,19 @@ struct tcp_flow *tcp_flow_new(struct tcp *tcp, const struct flow_key *key)
     flow->in_table = true;
     tcp->flow_count++;
     return flow;
+}
+
+void tcp_flow_connect_begins(struct tcp *tcp, struct tcp_flow *flow)
+{
+    flow->state = TCP_CONNECTING;
+    flow->lifetime_at = tcp->stack->now + TCP_CONNECT_LIFETIME;
+    TAILQ_INSERT_TAIL(&tcp->connecting, flow, waiting_link);
+}
+
+void tcp_flow_connect_ends(struct tcp *tcp, struct tcp_flow *flow)
+{
+    if (flow->state == TCP_CONNECTING)
+        TAILQ_REMOVE(&tcp->connecting, flow, waiting_link);
 }
 
 void tcp_flow_leave_table(struct tcp *tcp, struct tcp_flow *flow)
@@ -163,6 +190,7 @@ void tcp_flow_free(struct tcp *tcp, struct tcp_flow *flow)
         TAILQ_REMOVE(&tcp->time_wait, flow, waiting_link);
     else
         tcp_flow_stop_waiting(tcp, flow);
+    tcp_flow_connect_ends(tcp, flow);
     timer_cancel(tcp->stack->timers, &flow->timer);
     tcp->queued -= flow->for_host.bytes + flow->out_of_order.bytes;
     tcp->promised -= flow->rcv_promised;

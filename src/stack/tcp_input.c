@@ -104,10 +104,9 @@ static void syn_input(struct tcp *tcp, const struct tcp_segment *segment,
     count(stack->counters, COUNTER_tcp_flows_opened);
     if (segment->len > 0)
         count(stack->counters, COUNTER_tcp_syn_data);
-    flow->state = TCP_CONNECTING;
+    tcp_flow_connect_begins(tcp, flow);
     tcp_send_state_init(tcp, flow);
     syn_options(tcp, flow, segment);
-    flow->lifetime_at = stack->now + TCP_CONNECT_LIFETIME;
     tcp_timer_update(tcp, flow);
     stack->ops.tcp_open(stack->ctx, tcp_flow_handle(flow), key); /* may end the flow */
 }

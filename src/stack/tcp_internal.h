@@ -38,6 +38,7 @@
 #define TCP_TRIES_MAX        15
 #define TCP_SYN_TRIES_MAX    6
 #define TCP_CONNECT_LIFETIME (150 * SECOND_NS) /* longer than the host kernel tries */
+#define TCP_CONNECT_YIELDS   (3 * SECOND_NS)   /* after so long, where room is wanted */
 #define TCP_RESET_LINGER     (2 * SECOND_NS)
 #define TCP_TIME_WAIT_LENGTH (60 * SECOND_NS)
 #define TCP_IDLE_PROBE       (7200 * SECOND_NS)
@@ -95,7 +96,7 @@ struct tcp_flow {
     uint32_t index, generation;
     TAILQ_ENTRY(tcp_flow) batch_link; /* touched in this batch */
     TAILQ_ENTRY(tcp_flow)
-    waiting_link; /* for the link, or for memory; or in TIME-WAIT, oldest first */
+    waiting_link; /* for the link, or for memory; or CONNECTING, or in TIME-WAIT: oldest first */
     const struct tcp_upstream *upstream;
     void *upstream_ctx;
     uint64_t token;
@@ -183,7 +184,7 @@ struct tcp {
     struct tcp_flow **table;
     uint32_t table_mask;
     uint32_t flow_count; /* all but free */
-    struct tcp_flow_list batch, waiting_for_link, waiting_for_memory, time_wait;
+    struct tcp_flow_list batch, waiting_for_link, waiting_for_memory, connecting, time_wait;
     bool time_wait_owes_ack; /* to a flow of `time_wait`: the link was full */
 
     size_t queued;   /* bytes of all for_host and out_of_order queues */
@@ -213,6 +214,9 @@ void tcp_flow_free(struct tcp *tcp,
 struct tcp_flow *tcp_flow_find(struct tcp *tcp, const struct flow_key *key);
 struct tcp_flow *tcp_flow_of(struct stack *stack, struct flow_handle handle); /* NULL: stale */
 struct flow_handle tcp_flow_handle(const struct tcp_flow *flow);
+/* CONNECTING: from its SYN until the host has answered. */
+void tcp_flow_connect_begins(struct tcp *tcp, struct tcp_flow *flow);
+void tcp_flow_connect_ends(struct tcp *tcp, struct tcp_flow *flow);
 void tcp_flow_leave_table(struct tcp *tcp, struct tcp_flow *flow);
 void tcp_flow_touch(struct tcp *tcp, struct tcp_flow *flow); /* look at it when the batch ends */
 void tcp_flow_wait_for_link(struct tcp *tcp, struct tcp_flow *flow);

@@ -80,7 +80,7 @@ def a_refused_port_is_refused_at_once(lab, address):
     with lab.guest() as guest:
         seconds = fails_with(errno.ECONNREFUSED, guest.connect, address, port)
         check(seconds < A_ROUND_TRIP, f"it took {seconds} s")
-        equal(guest.counters()["tcp_refused_by_host"], 1)
+        equal(guest.counters()["tcp_refused"], 1)
 
 
 def add_route(lab, kind, address):

@@ -220,6 +220,31 @@ static void above_the_flow_limit_a_syn_meets_counted_silence(void **state)
     script_free(s);
 }
 
+static void at_the_limit_who_waits_long_for_a_silent_host_gives_way(void **state)
+{
+    (void)state;
+    struct script *s = script_new_with(1500, 2);
+    for (int i = 0; i < 2; i++, s->guest_port++) {
+        guest_segment(s, plain_syn(), NULL);
+        tcp_set_upstream(s->stack, s->flow, &script_upstream, s, 0);
+    }
+    wait_ms(s, 2999);
+    guest_segment(s, plain_syn(), NULL);
+    assert_int_equal(s->opens, 2);
+    wait_ms(s, 1);
+    for (int i = 0; i < 2; i++, s->guest_port++)
+        guest_segment(s, plain_syn(), NULL);
+    assert_int_equal(s->opens, 4);
+    assert_int_equal(s->closes, 2);
+    assert_int_equal(s->how, TCP_CLOSE_VANISHED);
+    assert_int_equal(counted(s, COUNTER_tcp_connect_yielded), 2);
+    assert_int_equal(counted(s, COUNTER_tcp_flow_limit), 1);
+    guest_segment(s, plain_syn(), NULL); /* the newcomers may wait as long */
+    assert_int_equal(s->opens, 4);
+    expect_nothing(s);
+    script_free(s);
+}
+
 /* ---- segments that belong to no flow, or are no segments ---- */
 
 static void a_segment_for_no_flow_is_reset(void **state)
@@ -1352,6 +1377,7 @@ int main(void)
         TEST(an_answered_syn_opens_by_a_keepalive_too),
         TEST(a_wrong_ack_of_the_syn_ack_is_reset),
         cmocka_unit_test(above_the_flow_limit_a_syn_meets_counted_silence),
+        cmocka_unit_test(at_the_limit_who_waits_long_for_a_silent_host_gives_way),
         TEST(a_segment_for_no_flow_is_reset),
         TEST(a_damaged_segment_is_dropped_and_counted),
         TEST(impossible_options_do_no_harm),
