@@ -555,7 +555,7 @@ def main():
     options = parse()
     if options.list:
         for measurement in MEASUREMENTS:
-            print(f"{measurement.name:15} {measurement.title} ({measurement.unit})")
+            print(f"{measurement.name:18} {measurement.title} ({measurement.unit})")
         return
     raise_descriptor_limit()
     chosen, engines = choose(options)
