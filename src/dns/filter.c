@@ -62,17 +62,23 @@ static void report(const struct dns *dns, const struct dns_question *question,
 
 /* ---- questions ---- */
 
-/* Is this the name of an address that the guest could not reach anyway? */
-static bool is_private_reverse(const struct dns *dns, const struct dns_question *question)
+static bool is_admitted(const struct dns *dns, const struct dns_question *question,
+                        const struct ip_address *address)
 {
-    struct ip_address address;
-
-    return question->type == DNS_TYPE_PTR &&
-           dns_name_to_reverse_address(&question->name, &address) &&
-           !policy_admits_answer(dns->guard.policy, dns->guard.world, &question->name, &address);
+    return policy_admits_answer(dns->guard.policy, dns->guard.world, &question->name, address);
 }
 
-/* Other classes than the Internet's tell about the servers themselves. */
+/* Is this about the name of an address, or of a network of them, that the guest could not reach
+ * anyway? Whatever the type: ANY would tell the same, and service discovery asks below a network's
+ * name. A network with a public end is somebody's. */
+static bool is_private_reverse(const struct dns *dns, const struct dns_question *question)
+{
+    struct ip_address first, last;
+
+    return dns_name_to_reverse_range(&question->name, &first, &last) &&
+           !is_admitted(dns, question, &first) && !is_admitted(dns, question, &last);
+}
+
 static bool is_hidden(const struct dns_question *question)
 {
     return question->type == DNS_TYPE_SVCB || question->type == DNS_TYPE_HTTPS;
@@ -89,7 +95,7 @@ static bool filter_by_name(struct dns *dns, const struct dns_asker *asker)
         reply_denied(dns, asker);
         return true;
     }
-    if (question->qclass != DNS_CLASS_IN) {
+    if (question->qclass != DNS_CLASS_IN) { /* others tell about the servers themselves */
         count(dns->counters, COUNTER_dns_denied);
         reply_refusal(dns, asker, DNS_REFUSED, &BLOCKED);
         return true;

@@ -395,15 +395,63 @@ static bool reverse_v6(const uint8_t *const labels[], struct ip_address *ret)
     return true;
 }
 
+static const struct dns_name REVERSE_V4 = {14, "\7in-addr\4arpa"}, REVERSE_V6 = {10, "\3ip6\4arpa"};
+
 bool dns_name_to_reverse_address(const struct dns_name *name, struct ip_address *ret)
 {
-    static const struct dns_name v4_zone = {14, "\7in-addr\4arpa"}, v6_zone = {10, "\3ip6\4arpa"};
     const uint8_t *labels[34];
     size_t count = name_labels(name, labels, 34);
 
-    if (count == 6 && dns_name_is_below(name, &v4_zone))
+    if (count == 6 && dns_name_is_below(name, &REVERSE_V4))
         return reverse_v4(labels, ret);
-    return count == 34 && dns_name_is_below(name, &v6_zone) && reverse_v6(labels, ret);
+    return count == 34 && dns_name_is_below(name, &REVERSE_V6) && reverse_v6(labels, ret);
+}
+
+/* From the zone downwards as far as labels are an address's; what else there is does not count.
+ * `end` is behind the last label in front of the zone. */
+static size_t reverse_range_v4(const uint8_t *const end[], size_t count, struct ip_address *first,
+                               struct ip_address *last)
+{
+    size_t known = 0;
+    int value;
+
+    *first = ip_address_v4(0);
+    *last = ip_address_v4(UINT32_MAX);
+    while (known < 4 && known < count && (value = decimal_label(*--end)) >= 0) {
+        first->bytes[12 + known] = last->bytes[12 + known] = (uint8_t)value;
+        known++;
+    }
+    return known;
+}
+
+static size_t reverse_range_v6(const uint8_t *const end[], size_t count, struct ip_address *first,
+                               struct ip_address *last)
+{
+    size_t known = 0;
+    int value;
+
+    memset(first->bytes, 0, sizeof first->bytes);
+    memset(last->bytes, 0xff, sizeof last->bytes);
+    while (known < 32 && known < count && (value = nibble_label(*--end)) >= 0) {
+        unsigned shift = known % 2 ? 0 : 4;
+
+        first->bytes[known / 2] = (uint8_t)(first->bytes[known / 2] | value << shift);
+        last->bytes[known / 2] = (uint8_t)(last->bytes[known / 2] & ~((~value & 15) << shift));
+        known++;
+    }
+    return known;
+}
+
+bool dns_name_to_reverse_range(const struct dns_name *name, struct ip_address *ret_first,
+                               struct ip_address *ret_last)
+{
+    const uint8_t *labels[DNS_NAME_MAX / 2 + 1];
+    size_t count = name_labels(name, labels, sizeof labels / sizeof *labels);
+
+    if (dns_name_is_below(name, &REVERSE_V4))
+        return reverse_range_v4(labels + count - 2, count - 2, ret_first, ret_last) > 0;
+    return dns_name_is_below(name, &REVERSE_V6) &&
+           reverse_range_v6(labels + count - 2, count - 2, ret_first, ret_last) > 0;
 }
 
 /* ---- building ---- */

@@ -165,6 +165,10 @@ int dns_name_parse(const char *text, struct dns_name *ret);
 const char *dns_name_format(const struct dns_name *name, char text[DNS_TEXT_MAX]);
 /* The address that a name below in-addr.arpa or ip6.arpa stands for. False: it stands for none. */
 bool dns_name_to_reverse_address(const struct dns_name *name, struct ip_address *ret);
+/* The same of names that stand for a network ("0.10.in-addr.arpa") or lie below an address or a
+ * network: its first address and its last. False: it is no such name. */
+bool dns_name_to_reverse_range(const struct dns_name *name, struct ip_address *ret_first,
+                               struct ip_address *ret_last);
 
 /* ---- building ---- */
 

@@ -326,6 +326,33 @@ static void names_of_private_addresses_are_not_asked_upstream(void **state)
     assert_int_equal(COUNTED(w, private_address), 2);
 }
 
+static void nothing_else_about_private_addresses_is_asked_upstream_either(void **state)
+{
+    static const struct {
+        const char *name;
+        uint16_t type;
+    } asked[] = {{"1.0.0.10.in-addr.arpa", DNS_TYPE_ANY},
+                 {"1.0.0.10.in-addr.arpa", 16 /* TXT */},
+                 {"10.in-addr.arpa", DNS_TYPE_SOA},
+                 {"lb._dns-sd._udp.0.2.0.10.in-addr.arpa", DNS_TYPE_PTR},
+                 {"d.f.ip6.arpa", DNS_TYPE_NS}};
+    struct world *w = *state;
+    struct dns_message m;
+
+    add_name(DNS_ANSWER, "x", DNS_TYPE_PTR, "leak.example");
+    start(w, DNS_DENIED_NXDOMAIN, "allow any to public");
+    for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
+        m = ask(w, asked[i].name, asked[i].type);
+        assert_int_equal(rcode_of(&m), DNS_NXDOMAIN);
+    }
+    assert_int_equal(w->servers[0].asked_udp, 0);
+    m = ask(w, "192.in-addr.arpa", 43 /* DS */); /* public for the most part */
+    assert_int_equal(rcode_of(&m), DNS_NOERROR);
+    m = ask(w, "in-addr.arpa", DNS_TYPE_NS);
+    assert_int_equal(rcode_of(&m), DNS_NOERROR);
+    assert_int_equal(w->servers[0].asked_udp, 2);
+}
+
 /* ---- answers ---- */
 
 static void private_addresses_are_taken_out_of_answers(void **state)
@@ -518,6 +545,7 @@ int main(void)
         TEST(without_rules_by_name_nothing_is_filtered),
         TEST(svcb_and_https_get_no_data_under_rules_by_name),
         TEST(names_of_private_addresses_are_not_asked_upstream),
+        TEST(nothing_else_about_private_addresses_is_asked_upstream_either),
         TEST(private_addresses_are_taken_out_of_answers),
         TEST(an_unchanged_answer_keeps_ad_and_signatures),
         TEST(a_widened_rule_lets_its_addresses_stand),

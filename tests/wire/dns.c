@@ -386,6 +386,44 @@ static void other_names_are_no_addresses(void **state)
     }
 }
 
+static void reverse_names_above_and_below_an_address_are_ranges(void **state)
+{
+    static const struct {
+        const char *name, *first, *last;
+    } cases[] = {
+        {"2.2.0.10.in-addr.arpa", "10.0.2.2", "10.0.2.2"},
+        {"0.10.in-addr.arpa", "10.0.0.0", "10.0.255.255"},
+        {"10.IN-addr.arpa", "10.0.0.0", "10.255.255.255"},
+        {"lb._dns-sd._udp.0.2.0.10.in-addr.arpa", "10.0.2.0", "10.0.2.0"},
+        {"9.2.2.0.10.in-addr.arpa", "10.0.2.2", "10.0.2.2"},
+        {"1.0/25.2.0.192.in-addr.arpa", "192.0.2.0", "192.0.2.255"},
+        {"256.10.in-addr.arpa", "10.0.0.0", "10.255.255.255"},
+        {"d.F.ip6.arpa", "fd00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
+        {"f.ip6.arpa", "f000::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
+        {"x.5.6.d.f.ip6.arpa", "fd65::", "fd65:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
+        {"2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.5.6.6.7.3.6.5.7.3.6.d.f.ip6.arpa",
+         "fd63:7563:7665::2", "fd63:7563:7665::2"},
+    };
+    static const char *const others[] = {"in-addr.arpa",    "ip6.arpa", "x.in-addr.arpa",
+                                         "10.example.arpa", "d.f.ip6",  "."};
+    struct ip_address first, last, expected;
+    struct dns_name name;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        name = name_of(cases[i].name);
+        assert_true(dns_name_to_reverse_range(&name, &first, &last));
+        assert_true(ip_address_parse(cases[i].first, &expected));
+        assert_true(ip_address_equal(&first, &expected));
+        assert_true(ip_address_parse(cases[i].last, &expected));
+        assert_true(ip_address_equal(&last, &expected));
+    }
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        name = name_of(others[i]);
+        assert_false(dns_name_to_reverse_range(&name, &first, &last));
+    }
+}
+
 static size_t build_answer(uint8_t *to, size_t capacity, bool *ret_overflow)
 {
     struct dns_builder b = {.data = to, .capacity = capacity};
@@ -455,6 +493,7 @@ int main(void)
         cmocka_unit_test(names_are_compared_in_any_case),
         cmocka_unit_test(below_is_judged_on_label_borders),
         cmocka_unit_test(reverse_names_are_addresses),
+        cmocka_unit_test(reverse_names_above_and_below_an_address_are_ranges),
         cmocka_unit_test(other_names_are_no_addresses),
         cmocka_unit_test(what_is_built_is_read_back),
         cmocka_unit_test(a_builder_stops_at_its_capacity),
