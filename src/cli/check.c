@@ -237,9 +237,6 @@ static void print_limits(const struct check *check)
         "  a hello encrypted under an allowed outer name. Interception closes this.\n"
         "  A flow that bears no name is not bound by a deny of a name whose address the guest\n"
         "  learnt elsewhere: an allow-list is the right tool.\n");
-    if (!CONFIG_NAMES_ENFORCED)
-        printf(
-            "  This version's run and serve do not enforce rules by name yet, and refuse them.\n");
 }
 
 /* ---- explanations ---- */

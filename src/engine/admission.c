@@ -7,7 +7,8 @@
  * the relay's mapping, so that only the first of a conversation is judged.
  *
  * Under rules by name, names must come from culvert's own resolver: whatever goes to port 53 goes
- * there, whichever server the guest meant, and DNS over TLS or QUIC is refused. */
+ * there, whichever server the guest meant and whether or not a rule allows it, since it is each
+ * question that is judged; and DNS over TLS or QUIC is refused. */
 
 #include "engine/internal.h"
 #include "engine/peek.h"
@@ -22,15 +23,10 @@ static bool is_resolver(const struct culvert_engine *engine, const struct ip_add
            (engine->addresses.ipv6 && ip_address_equal(address, &engine->addresses.dns6));
 }
 
-/* Where the guest's flow is taken to go. */
-static struct flow_key redirect(const struct culvert_engine *engine, const struct flow_key *key)
+/* Is this for the resolver, by whichever address? */
+static bool is_lookup(const struct culvert_engine *engine, const struct flow_key *key)
 {
-    struct flow_key to = *key;
-
-    if (key->remote_port == DNS_PORT && policy_has_names(engine->policy))
-        to.remote =
-            ip_address_is_v4(&key->remote) ? engine->addresses.dns4 : engine->addresses.dns6;
-    return to;
+    return key->remote_port == DNS_PORT && policy_has_names(engine->policy);
 }
 
 static bool evades_resolver(const struct culvert_engine *engine, const struct flow_key *key)
@@ -65,14 +61,18 @@ static enum policy_action judge_first(struct culvert_engine *engine, const struc
 void admit_tcp(void *ctx, struct flow_handle flow, const struct flow_key *key)
 {
     struct culvert_engine *engine = ctx;
-    struct flow_key judged = redirect(engine, key);
-    enum policy_action action = judge_first(engine, &judged, POLICY_NAME_PENDING);
+    enum policy_action action;
 
+    if (is_lookup(engine, key)) {
+        dns_tcp_open(engine->dns, flow, key, engine->now);
+        return;
+    }
+    action = judge_first(engine, key, POLICY_NAME_PENDING);
     if (action == POLICY_DROP) {
         tcp_refuse(engine->stack, flow, TCP_REFUSE_SILENT);
     } else if (action == POLICY_DENY) {
         tcp_refuse(engine->stack, flow, TCP_REFUSE_RESET);
-    } else if (!is_resolver(engine, &judged.remote)) {
+    } else if (!is_resolver(engine, &key->remote)) {
         struct ip_endpoint to = translate(engine, key);
 
         relay_tcp_connect(engine->relay, flow, &to, engine->now);
@@ -98,14 +98,17 @@ void admit_udp(void *ctx, const struct udp_datagram *datagram)
         relay_udp_send(engine->relay, datagram, &to, engine->now);
         return;
     }
-    struct flow_key judged = redirect(engine, key);
-    enum policy_action action = judge_first(engine, &judged, POLICY_NAME_NAMELESS);
+    if (is_lookup(engine, key)) {
+        dns_udp_input(engine->dns, datagram, engine->now);
+        return;
+    }
+    enum policy_action action = judge_first(engine, key, POLICY_NAME_NAMELESS);
 
     if (action == POLICY_DROP)
         return;
     if (action == POLICY_DENY) {
         stack_icmp_refuse(engine->stack, datagram->frame, ICMP_PROBLEM_PROHIBITED, 0);
-    } else if (!is_resolver(engine, &judged.remote)) {
+    } else if (!is_resolver(engine, &key->remote)) {
         to = translate(engine, key);
         relay_udp_peer_allow(engine->relay, key, generation, &to, engine->now);
         relay_udp_send(engine->relay, datagram, &to, engine->now);

@@ -173,7 +173,6 @@ struct culvert_config *culvert_config_new(void)
         errno = ENOMEM;
         return NULL;
     }
-    policy_builder_allow_names(config->policy, CONFIG_NAMES_ENFORCED);
     policy_builder_files(config->policy, policy_file_read, NULL);
     config->mtu = 1500;
     subnet_init(&config->ipv4, "10.0.2.100", 24);

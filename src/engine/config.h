@@ -20,9 +20,6 @@
 #include "relay/publish.h"
 #include "wire/address.h"
 
-/* Does the engine enforce rules by name? While it does not, they are refused. */
-#define CONFIG_NAMES_ENFORCED false
-
 #define CONFIG_DNS_HOSTS_MAX 64
 #define CONFIG_PUBLISH_MAX   256
 #define CONFIG_MTU_MIN       576u

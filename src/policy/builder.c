@@ -80,11 +80,6 @@ void policy_builder_files(struct policy_builder *builder, policy_read_file *read
     builder->read_ctx = ctx;
 }
 
-void policy_builder_allow_names(struct policy_builder *builder, bool allowed)
-{
-    builder->names_refused = !allowed;
-}
-
 /* ---- lists ---- */
 
 char *builder_list_name(const char *name, const char *folder)
@@ -187,12 +182,6 @@ static int complete_rule(const struct policy_builder *builder, struct rule_sourc
                          struct rule *rule, const struct rule_facts *facts, char *message,
                          size_t size)
 {
-    if (builder->names_refused && rule_has_name(rule)) {
-        if (size > 0)
-            snprintf(message, size,
-                     "domain targets are not enforced yet; name addresses, CIDRs or groups");
-        return -EINVAL;
-    }
     rule->expires = facts->expires;
     if (copy_text(&rule->where, facts->where) < 0 || copy_text(&rule->id, facts->id) < 0 ||
         copy_text(&rule->comment, facts->comment) < 0)
@@ -421,11 +410,6 @@ static int check_set(const struct check *check, const char *name, bool widening,
     if (set->name_count == 0)
         return 0;
     *ret_names = true;
-    if (check->builder->names_refused)
-        return fail_check(check,
-                          "\"@%s\" holds domain names, which are not enforced yet; name "
-                          "addresses, CIDRs or groups",
-                          shown.text);
     if (widening)
         return fail_check(check, "\"@%s\" holds names; behind \"in\" stand addresses only",
                           shown.text);

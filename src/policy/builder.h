@@ -32,7 +32,6 @@ struct policy_builder {
     size_t host_count;
     policy_read_file *read;
     void *read_ctx;
-    bool names_refused;
 };
 
 /* What a rule of a source has beside its text; all may be NULL. */

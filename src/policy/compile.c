@@ -188,9 +188,8 @@ static void build_query_rules(struct build *build)
         const struct rule_summary *summary = &build->summaries[i];
         if (!is_live(build, POLICY_EGRESS, i))
             continue;
-        /* no name leads to group dns: whoever allows the resolver allows no question yet */
         if (rule->action == POLICY_ALLOW &&
-            (summary->any || (summary->groups & ~(unsigned)POLICY_DNS)))
+            (summary->any || (summary->groups & RULE_GROUPS_WITH_NAMES)))
             policy->query_allow = i;
         if (rule->action != POLICY_ALLOW && summary->any && rule_is_for_every_service(rule))
             policy->query_refuse = i;

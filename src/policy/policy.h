@@ -115,9 +115,6 @@ struct policy_builder *policy_builder_new(void);
 struct policy_builder *policy_builder_free(struct policy_builder *builder);
 /* Without this, rules that name `@file:` are refused. */
 void policy_builder_files(struct policy_builder *builder, policy_read_file *read, void *ctx);
-/* False: domain targets are refused with a message (for an engine that cannot enforce them). To be
- * said before rules are added. True at first. */
-void policy_builder_allow_names(struct policy_builder *builder, bool allowed);
 /* One line of the grammar; a line that is all comment adds nothing. `where` (or NULL) names its
  * origin for messages ("--rule 2", "file.json: rule 3"). 0; -EINVAL with `message` (size bytes)
  * filled: what is wrong, where in the line, and the mend; -ENOMEM. */

@@ -228,7 +228,8 @@ static bool opens_lookups(const struct rule *rule)
 {
     for (size_t i = 0; i < rule->target_count; i++) {
         if (rule->targets[i].kind == RULE_TARGET_ANY ||
-            (rule->targets[i].kind == RULE_TARGET_GROUP && rule->targets[i].group != POLICY_DNS))
+            (rule->targets[i].kind == RULE_TARGET_GROUP &&
+             ((unsigned)rule->targets[i].group & RULE_GROUPS_WITH_NAMES)))
             return rule->direction == POLICY_EGRESS && rule->action == POLICY_ALLOW;
     }
     return false;

@@ -28,6 +28,10 @@ struct rule_target {
     char *set;                    /* RULE_TARGET_SET: "web", "file:/etc/list"; owned */
 };
 
+/* Where names lead: an allow of one of these groups lets every name be looked up. An allow of the
+ * others (the gateway's, the resolver's, …) is about addresses only. */
+#define RULE_GROUPS_WITH_NAMES ((unsigned)POLICY_PUBLIC | (unsigned)POLICY_PRIVATE)
+
 struct rule_ports {
     uint16_t low, high; /* both included */
 };

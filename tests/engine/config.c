@@ -207,7 +207,7 @@ static void rules_are_checked_when_they_are_given(void **state)
 
     set(state, "rule", "allow tcp to 10.1.2.3 port 80");
     refused(state, "rule", "alow tcp to any", "");
-    refused(state, "rule", "allow tcp to example.com", "");
+    refused(state, "rule", "allow tcp to *.com", "");
     set(state, "rule", "deny to any");
     set(state, "profile", "none");
     refused(state, "profile", "some", "none");

@@ -160,13 +160,4 @@ def a_policy_file_holds_for_a_guest(lab):
         fails_with(errno.ECONNREFUSED, guest.connect, INTERNET4, 4001)
 
 
-@test
-def rules_by_name_are_refused_until_they_are_enforced(lab):
-    status, _, err = culvert("run", "--policy", write(ALLOW_LIST), "--", "true")
-    if status == 0:
-        return  # they are
-    equal(status, 125)
-    says(err, "not enforced yet", "policy.json:")
-
-
 main()

@@ -393,25 +393,6 @@ static void every_truncation_of_a_document_says_why(void **state)
     }
 }
 
-static void names_are_refused_where_they_cannot_be_enforced(void **state)
-{
-    struct policy_builder *builder = builder_new();
-    char message[256];
-    (void)state;
-    policy_builder_allow_names(builder, false);
-    assert_int_equal(policy_builder_add(builder, "allow to a.test", NULL, message, 256), -EINVAL);
-    assert_non_null(strstr(message, "domain targets are not enforced yet"));
-    assert_int_equal(
-        load(builder, "{\"version\":1,\"rules\":[\"deny to *.a.test\"]}", message, 256), -EINVAL);
-    assert_int_equal(
-        load(builder, "{\"version\":1,\"sets\":{\"s\":[\"a.test\"]},\"rules\":[\"deny to @s\"]}",
-             message, 256),
-        -EINVAL);
-    assert_non_null(strstr(message, "\"@s\" holds domain names"));
-    loads(builder, "{\"version\":1,\"sets\":{\"s\":[\"10.0.0.0/8\"]},\"rules\":[\"deny to @s\"]}");
-    policy_builder_free(builder);
-}
-
 static void lists_need_someone_to_read_them(void **state)
 {
     struct policy_builder *builder = policy_builder_new();
@@ -480,7 +461,6 @@ int main(void)
         cmocka_unit_test(faults_say_file_line_rule_and_the_mend),
         cmocka_unit_test(times_that_do_not_exist_are_refused),
         cmocka_unit_test(every_truncation_of_a_document_says_why),
-        cmocka_unit_test(names_are_refused_where_they_cannot_be_enforced),
         cmocka_unit_test(lists_need_someone_to_read_them),
         cmocka_unit_test(sets_count_as_their_content),
         cmocka_unit_test(names_in_many_sets_find_all_their_rules),

@@ -353,7 +353,8 @@ static void random_policies_judge_as_their_definition_says(void **state)
 static bool names_everything(const struct rule_target *target, bool groups_too)
 {
     return target->kind == RULE_TARGET_ANY ||
-           (groups_too && target->kind == RULE_TARGET_GROUP && target->group != POLICY_DNS);
+           (groups_too && target->kind == RULE_TARGET_GROUP &&
+            (target->group == POLICY_PUBLIC || target->group == POLICY_PRIVATE));
 }
 
 static uint32_t query_by_definition(const struct rule *rules, uint32_t count,

@@ -565,6 +565,8 @@ static const struct {
     {"none", "allow to dns;allow to a.test", "a.test", "allow 1"},
     {"none", "allow to dns;allow to a.test", "b.test", "deny default"},
     {"none", "allow to dns,private", "b.test", "allow 0"},
+    {"none", "allow to host,metadata,link-local,multicast;allow to a.test", "b.test",
+     "deny default"},
     /* address rules are skipped */
     {"none", "allow to 0.0.0.0/0,::/0", "b.test", "deny default"},
     {"none", "deny to 0.0.0.0/0,::/0;allow to a.test", "a.test", "allow 1"},
