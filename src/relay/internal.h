@@ -167,16 +167,20 @@ void mapping_send_failed(struct mapping *mapping, int error, struct culvert_fram
 /* Errors that may belong to an earlier datagram, to another peer. */
 bool mapping_error_is_borrowed(int error);
 
-/* publish_udp.c: who sent to a published port (new clients are judged; NULL: refused), and a client
- * that is known */
-struct peer *publish_udp_sender(struct mapping *mapping, const struct ip_endpoint *client);
+/* publish_udp.c: who sent to a published port, to which of the host's addresses (all zero: the one
+ * it is bound to; new clients are judged; NULL: refused), and a client that is known */
+struct peer *publish_udp_sender(struct mapping *mapping, const struct ip_endpoint *client,
+                                const struct ip_address *local);
 struct peer *publish_udp_peer(struct mapping *mapping, const struct ip_address *address,
                               uint16_t udp_port);
+/* Which of the guest's addresses a client of a published port reaches. */
+struct ip_address publish_udp_guest(const struct peer *peer);
 
 /* relay_udp.c */
-/* Sends the guest's datagram from the mapping's socket, when the batch ends. */
+/* Sends the guest's datagram from the mapping's socket, when the batch ends; `from`: which of the
+ * host's addresses, all zero: as its routes say. */
 void udp_send_from(struct mapping *mapping, const struct udp_datagram *datagram,
-                   const struct ip_endpoint *to);
+                   const struct ip_endpoint *to, const struct ip_address *from);
 void udp_flush_mapping(struct mapping *mapping);
 void udp_batch_free(struct relay *relay);
 /* relay_udp_receive.c: a turn; true: there may be more */

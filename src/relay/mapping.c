@@ -452,7 +452,7 @@ struct peer *mapping_peer_obtain(struct mapping *mapping, const struct flow_key 
 struct flow_key mapping_key(const struct mapping *mapping, const struct peer *peer)
 {
     return (struct flow_key){
-        .guest = mapping->guest,
+        .guest = mapping->published ? publish_udp_guest(peer) : mapping->guest,
         .remote = peer->remote.address,
         .guest_port = mapping->guest_port,
         .remote_port = peer->remote.port,

@@ -85,7 +85,7 @@ static uint16_t next_name_port(struct publish *publish)
 
 struct ip_address publish_guest_address(const struct publish *publish, bool v4)
 {
-    return v4 == has_family(publish, v4) ? publish->guest.guest4 : publish->guest.guest6;
+    return stack_guest_address(publish->relay->stack, v4 != has_family(publish, v4));
 }
 
 static struct ip_address name_of(const struct publish *publish, const struct ip_address *client,
@@ -137,9 +137,15 @@ static bool admit_client(struct port *port, const struct sockaddr *from, struct 
         count(publish->relay->counters, COUNTER_publish_link_down);
         return false;
     }
-    return ip_endpoint_from_sockaddr(from, &client) &&
-           publish->ops.admit(publish->ctx, port->protocol, &client.address, port->guest_port) &&
-           publish_name(publish, port, &client, is_free_for_tcp, ret);
+    if (!ip_endpoint_from_sockaddr(from, &client) ||
+        !publish->ops.admit(publish->ctx, port->protocol, &client.address, port->guest_port) ||
+        !publish_name(publish, port, &client, is_free_for_tcp, ret))
+        return false;
+    if (stack_guest_is_away(publish->relay->stack, !ip_address_is_v4(&ret->guest))) {
+        count(publish->relay->counters, COUNTER_publish_guest_away);
+        return false;
+    }
+    return true;
 }
 
 static void listen_for(struct port *port, uint32_t events)

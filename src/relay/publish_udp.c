@@ -7,6 +7,11 @@
  * from that port leaves from the published socket again, to that client; all else the guest sends
  * is none of ours.
  *
+ * On a wildcard address the host has several addresses that a client may have sent to, and takes
+ * answers only from the one it did: so that address belongs to the session, and the answers leave
+ * from it (IP_PKTINFO). A guest that is found under another IPv6 address (stack/neighbour.c) takes
+ * the sessions along that it has not answered yet.
+ *
  * Sessions are found by client, for what comes in, and by the guest's flow key, for what goes out.
  * They are SESSIONS_MAX at most, on two lists, each in order of last use to the second: those the
  * guest has answered live twice as long as the others, and a new client takes the place of an
@@ -30,7 +35,8 @@
 struct session {
     struct slot slot;
     struct port *port;
-    struct peer peer; /* real: the client; remote: its name */
+    struct peer peer;               /* real: the client; remote: its name */
+    struct ip_address local, guest; /* the client's destination; the guest's address it leads to */
     struct session *next_by_client, *next_by_key;
     struct list by_use;
     uint64_t last_used, listed_at;
@@ -64,14 +70,17 @@ static size_t bucket_of_key(const struct sessions *sessions, const struct flow_k
     return hash_bytes(sessions->publish->relay->hash_key, key, sizeof *key) & (BUCKETS - 1);
 }
 
+/* `local` NULL: whichever. */
 static struct session *session_of_client(struct sessions *sessions, const struct port *port,
-                                         const struct ip_address *address, uint16_t udp_port)
+                                         const struct ip_address *address, uint16_t udp_port,
+                                         const struct ip_address *local)
 {
     struct session *session =
         sessions->by_client[bucket_of_client(sessions, port, address, udp_port)];
 
     while (session && (session->port != port || session->peer.real.port != udp_port ||
-                       !ip_address_equal(&session->peer.real.address, address)))
+                       !ip_address_equal(&session->peer.real.address, address) ||
+                       (local && !ip_address_equal(&session->local, local))))
         session = session->next_by_client;
     return session;
 }
@@ -88,7 +97,7 @@ static struct session *session_of_key(struct sessions *sessions, const struct fl
     while (session && (session->peer.remote.port != key->remote_port ||
                        session->port->guest_port != key->guest_port ||
                        !ip_address_equal(&session->peer.remote.address, &key->remote) ||
-                       !ip_address_equal(&session->port->mapping->guest, &key->guest)))
+                       !ip_address_equal(&session->guest, &key->guest)))
         session = session->next_by_key;
     return session;
 }
@@ -108,6 +117,23 @@ static struct session **place_by_key(struct sessions *sessions, const struct ses
     return &sessions->by_key[bucket_of_key(sessions, &key)];
 }
 
+static void leave_keys(struct sessions *sessions, struct session *session)
+{
+    struct session **at = place_by_key(sessions, session);
+
+    while (*at != session)
+        at = &(*at)->next_by_key;
+    *at = session->next_by_key;
+}
+
+static void enter_keys(struct sessions *sessions, struct session *session)
+{
+    struct session **place = place_by_key(sessions, session);
+
+    session->next_by_key = *place;
+    *place = session;
+}
+
 static void session_free(struct sessions *sessions, struct session *session)
 {
     struct session **at = place_by_client(sessions, session);
@@ -115,10 +141,7 @@ static void session_free(struct sessions *sessions, struct session *session)
     while (*at != session)
         at = &(*at)->next_by_client;
     *at = session->next_by_client;
-    at = place_by_key(sessions, session);
-    while (*at != session)
-        at = &(*at)->next_by_key;
-    *at = session->next_by_key;
+    leave_keys(sessions, session);
     list_remove(&session->by_use);
     slots_give_back(&sessions->slots, session);
 }
@@ -218,7 +241,8 @@ static bool is_admitted(const struct port *port, const struct ip_endpoint *clien
     return false;
 }
 
-static struct session *session_begin(struct port *port, const struct ip_endpoint *client)
+static struct session *session_begin(struct port *port, const struct ip_endpoint *client,
+                                     const struct ip_address *local)
 {
     struct publish *publish = port->publish;
     struct sessions *sessions = publish->sessions;
@@ -235,12 +259,12 @@ static struct session *session_begin(struct port *port, const struct ip_endpoint
     session->peer.real = *client;
     session->peer.remote = (struct ip_endpoint){key.remote, key.remote_port};
     session->peer.generation = publish->generation;
+    session->local = *local;
+    session->guest = key.guest;
     place = place_by_client(sessions, session);
     session->next_by_client = *place;
     *place = session;
-    place = place_by_key(sessions, session);
-    session->next_by_key = *place;
-    *place = session;
+    enter_keys(sessions, session);
     list_init(&session->by_use);
     list_push_back(&sessions->unanswered, &session->by_use);
     session->listed_at = publish->relay->now;
@@ -249,15 +273,34 @@ static struct session *session_begin(struct port *port, const struct ip_endpoint
     return session;
 }
 
-struct peer *publish_udp_sender(struct mapping *mapping, const struct ip_endpoint *client)
+/* The guest has not answered there: it may be because it has another address. */
+static void follow_guest(struct session *session)
+{
+    struct publish *publish = session->port->publish;
+    const struct ip_address now =
+        stack_guest_address(publish->relay->stack, !ip_address_is_v4(&session->guest));
+    struct flow_key key = key_of(session);
+
+    if (ip_address_equal(&now, &session->guest))
+        return;
+    key.guest = now;
+    if (!is_free_for_udp(publish, &key))
+        return;
+    leave_keys(publish->sessions, session);
+    session->guest = now;
+    enter_keys(publish->sessions, session);
+}
+
+struct peer *publish_udp_sender(struct mapping *mapping, const struct ip_endpoint *client,
+                                const struct ip_address *local)
 {
     struct port *port = mapping->published;
     struct publish *publish = port->publish;
     struct session *session =
-        session_of_client(publish->sessions, port, &client->address, client->port);
+        session_of_client(publish->sessions, port, &client->address, client->port, local);
 
     if (!session) {
-        session = session_begin(port, client);
+        session = session_begin(port, client, local);
     } else if (session->peer.generation != publish->generation) {
         if (is_admitted(port, client)) {
             session->peer.generation = publish->generation;
@@ -268,6 +311,8 @@ struct peer *publish_udp_sender(struct mapping *mapping, const struct ip_endpoin
     }
     if (!session)
         return NULL;
+    if (!session->answered)
+        follow_guest(session);
     session_touch(publish->sessions, session, false);
     return &session->peer;
 }
@@ -276,9 +321,15 @@ struct peer *publish_udp_peer(struct mapping *mapping, const struct ip_address *
                               uint16_t udp_port)
 {
     struct port *port = mapping->published;
-    struct session *session = session_of_client(port->publish->sessions, port, address, udp_port);
+    struct session *session =
+        session_of_client(port->publish->sessions, port, address, udp_port, NULL);
 
     return session ? &session->peer : NULL;
+}
+
+struct ip_address publish_udp_guest(const struct peer *peer)
+{
+    return list_entry(peer, const struct session, peer)->guest;
 }
 
 /* ---- the guest's answers ---- */
@@ -295,7 +346,7 @@ bool publish_udp_reply(struct publish *publish, const struct udp_datagram *datag
         return false;
     publish->relay->now = now;
     session_touch(sessions, session, true);
-    udp_send_from(session->port->mapping, datagram, &session->peer.real);
+    udp_send_from(session->port->mapping, datagram, &session->peer.real, &session->local);
     return true;
 }
 
@@ -321,6 +372,7 @@ int publish_udp_open(struct port *port)
     struct publish *publish = port->publish;
     const bool v6 = !ip_address_is_v4(&port->at.address);
     struct flow_key key;
+    int r;
 
     if (!publish->sessions)
         publish->sessions = sessions_new(publish);
@@ -328,7 +380,11 @@ int publish_udp_open(struct port *port)
         return -ENOMEM;
     key = (struct flow_key){.guest_port = port->guest_port, .protocol = IPPROTO_UDP};
     key.guest = publish_guest_address(publish, !v6);
-    return mapping_publish(publish->relay, &key, v6, port, &port->mapping);
+    r = mapping_publish(publish->relay, &key, v6, port, &port->mapping);
+    if (r == 0 && relay_address_unspecified(&port->at.address))
+        relay_set_option(port->mapping->fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP,
+                         v6 ? IPV6_RECVPKTINFO : IP_PKTINFO, 1);
+    return r;
 }
 
 static void list_forget(struct sessions *sessions, struct list *list, const struct port *port)

@@ -776,7 +776,7 @@ static void offer_refused(struct flow *flow, enum tcp_close how)
     if (how == TCP_CLOSE_RESET)
         count(flow->relay->counters, COUNTER_publish_refused_by_guest);
     else if (how == TCP_CLOSE_VANISHED)
-        count(flow->relay->counters, COUNTER_publish_unanswered);
+        count(flow->relay->counters, COUNTER_publish_guest_away);
     flow_abort(flow);
 }
 

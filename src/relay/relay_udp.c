@@ -56,6 +56,7 @@ struct message {
         struct sockaddr_in6 in6;
     } to;
     struct ip_endpoint endpoint;
+    struct ip_address from; /* all zero: as the host's routes say */
     uint32_t len;
     uint16_t segment_size, segments;
     uint16_t first_piece, last_piece;
@@ -67,9 +68,10 @@ struct message {
     bool closed; /* the last datagram was shorter: none may follow */
 };
 
-union segment_control {
+/* The size of segments, and the address to send from: of either family. */
+union send_control {
     struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof(uint16_t))];
+    char bytes[CMSG_SPACE(sizeof(uint16_t)) + CMSG_SPACE(sizeof(struct in6_pktinfo))];
 };
 
 struct udp_batch {
@@ -81,7 +83,7 @@ struct udp_batch {
 
     /* of the sendmmsg() being prepared */
     struct mmsghdr headers[SEND_MESSAGES];
-    union segment_control controls[SEND_MESSAGES];
+    union send_control controls[SEND_MESSAGES];
     struct iovec send_iov[SEND_IOV];
 
     /* of a message that is being sent datagram by datagram */
@@ -90,17 +92,34 @@ struct udp_batch {
 
 /* ---- sending what was gathered ---- */
 
-static void set_segment_size(struct msghdr *msg, union segment_control *control, uint16_t size)
+static void control_add(struct msghdr *msg, union send_control *control, int level, int type,
+                        const void *data, size_t len)
 {
+    struct cmsghdr *c = (struct cmsghdr *)(void *)(control->bytes + msg->msg_controllen);
+
+    c->cmsg_level = level;
+    c->cmsg_type = type;
+    c->cmsg_len = CMSG_LEN(len);
+    memcpy(CMSG_DATA(c), data, len);
     msg->msg_control = control;
-    msg->msg_controllen = sizeof control->bytes;
+    msg->msg_controllen += CMSG_SPACE(len);
+}
 
-    struct cmsghdr *c = CMSG_FIRSTHDR(msg);
+static void set_source(struct msghdr *msg, union send_control *control,
+                       const struct ip_address *from)
+{
+    if (from->be64[0] == 0 && from->be64[1] == 0)
+        return;
+    if (ip_address_is_v4(from)) {
+        const struct in_pktinfo info = {.ipi_spec_dst.s_addr = from->be32[3]};
 
-    c->cmsg_level = SOL_UDP;
-    c->cmsg_type = UDP_SEGMENT;
-    c->cmsg_len = CMSG_LEN(sizeof size);
-    memcpy(CMSG_DATA(c), &size, sizeof size);
+        control_add(msg, control, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
+    } else {
+        struct in6_pktinfo info = {.ipi6_ifindex = 0};
+
+        memcpy(&info.ipi6_addr, from->bytes, sizeof info.ipi6_addr);
+        control_add(msg, control, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
+    }
 }
 
 static size_t gather_iov(const struct udp_batch *batch, const struct message *message,
@@ -173,10 +192,12 @@ static void send_apart(struct mapping *mapping, struct message *message)
     struct udp_batch *batch = mapping->relay->batch;
     struct msghdr msg = {
         .msg_name = &message->to, .msg_namelen = message->to_len, .msg_iov = batch->datagram_iov};
+    union send_control control;
     const size_t count = gather_iov(batch, message, batch->apart_iov);
     struct culvert_frame *told = NULL;
     size_t offset = 0;
 
+    set_source(&msg, &control, &message->from);
     do {
         size_t len = message->len - offset;
         uint32_t mtu = 0;
@@ -277,8 +298,10 @@ static size_t prepare(struct udp_batch *batch, struct message *message, unsigned
         .msg_iov = batch->send_iov + used,
         .msg_iovlen = gather_iov(batch, message, batch->send_iov + used),
     };
+    set_source(msg, &batch->controls[number], &message->from);
     if (message->segments > 1)
-        set_segment_size(msg, &batch->controls[number], message->segment_size);
+        control_add(msg, &batch->controls[number], SOL_UDP, UDP_SEGMENT, &message->segment_size,
+                    sizeof message->segment_size);
     return message->iov_count ? message->iov_count : 1;
 }
 
@@ -367,6 +390,12 @@ void udp_batch_free(struct relay *relay)
     relay->batch = NULL;
 }
 
+/* Where a datagram goes, and from which of the host's addresses (all zero: as its routes say). */
+struct path {
+    struct ip_endpoint to;
+    struct ip_address from;
+};
+
 /* What of a datagram goes into one message. */
 struct part {
     size_t offset, len; /* in the frame */
@@ -375,7 +404,7 @@ struct part {
 
 /* May the part be sent together with the message in front of it? */
 static bool joins(const struct mapping *mapping, const struct message *message,
-                  const struct udp_datagram *datagram, const struct ip_endpoint *to,
+                  const struct udp_datagram *datagram, const struct path *path,
                   const struct part *part, size_t iov_count)
 {
     const uint16_t size = message->segment_size;
@@ -388,22 +417,24 @@ static bool joins(const struct mapping *mapping, const struct message *message,
            message->len + part->len <= GSO_BYTES_MAX &&
            message->iov_count + iov_count <= MESSAGE_IOV && message->ttl == datagram->ttl &&
            message->tos == datagram->tos && message->dont_fragment == datagram->dont_fragment &&
-           message->endpoint.port == to->port &&
-           ip_address_equal(&message->endpoint.address, &to->address);
+           message->endpoint.port == path->to.port &&
+           ip_address_equal(&message->endpoint.address, &path->to.address) &&
+           ip_address_equal(&message->from, &path->from);
 }
 
 static struct message *message_new(struct mapping *mapping, const struct udp_datagram *datagram,
-                                   const struct ip_endpoint *to, const struct part *part)
+                                   const struct path *path, const struct part *part)
 {
     struct udp_batch *batch = mapping->relay->batch;
     struct message *message = &batch->messages[batch->message_count++];
     struct sockaddr_storage sa;
-    socklen_t sa_len = ip_endpoint_to_sockaddr(to, &sa);
+    socklen_t sa_len = ip_endpoint_to_sockaddr(&path->to, &sa);
 
     memset(message, 0, offsetof(struct message, to_len));
     memcpy(&message->to, &sa, sa_len < sizeof message->to ? sa_len : sizeof message->to);
     message->to_len = (uint8_t)sa_len;
-    message->endpoint = *to;
+    message->endpoint = path->to;
+    message->from = path->from;
     message->segment_size = part->segment_size;
     message->ttl = datagram->ttl;
     message->tos = datagram->tos;
@@ -453,7 +484,7 @@ static bool batch_full(const struct udp_batch *batch)
 
 /* -ENOSPC: no room for its iovecs in this batch; -E2BIG: nor in any. */
 static int gather(struct mapping *mapping, const struct udp_datagram *datagram,
-                  const struct ip_endpoint *to, const struct part *part)
+                  const struct path *path, const struct part *part)
 {
     struct udp_batch *batch = mapping->relay->batch;
     const size_t room = BATCH_IOV - batch->iov_count;
@@ -469,20 +500,20 @@ static int gather(struct mapping *mapping, const struct udp_datagram *datagram,
     if (n > room)
         return -ENOSPC;
     message = mapping->last_message ? &batch->messages[mapping->last_message - 1] : NULL;
-    if (!message || !joins(mapping, message, datagram, to, part, n))
-        message = message_new(mapping, datagram, to, part);
+    if (!message || !joins(mapping, message, datagram, path, part, n))
+        message = message_new(mapping, datagram, path, part);
     piece_add(batch, message, datagram, part, n);
     return 0;
 }
 
 static void gather_or_flush(struct mapping *mapping, const struct udp_datagram *datagram,
-                            const struct ip_endpoint *to, const struct part *part)
+                            const struct path *path, const struct part *part)
 {
-    int r = gather(mapping, datagram, to, part);
+    int r = gather(mapping, datagram, path, part);
 
     if (r == -ENOSPC) {
         relay_batch_end(mapping->relay);
-        r = gather(mapping, datagram, to, part);
+        r = gather(mapping, datagram, path, part);
     }
     if (r < 0)
         count(mapping->relay->counters, COUNTER_relay_send_failed);
@@ -490,7 +521,7 @@ static void gather_or_flush(struct mapping *mapping, const struct udp_datagram *
 
 /* A super-datagram in parts the kernel can cut: whole datagrams each, at most 64 of them. */
 static void gather_super(struct mapping *mapping, const struct udp_datagram *datagram,
-                         const struct ip_endpoint *to)
+                         const struct path *path)
 {
     const uint16_t size = datagram->gso_size;
     size_t fit = size > mapping->segment_max ? 1 : GSO_BYTES_MAX / size;
@@ -507,29 +538,29 @@ static void gather_super(struct mapping *mapping, const struct udp_datagram *dat
         if (part.len > fit * size)
             part.len = fit * size;
         part.segments = (uint16_t)((part.len + size - 1) / size);
-        gather_or_flush(mapping, datagram, to, &part);
+        gather_or_flush(mapping, datagram, path, &part);
         done += part.len;
     }
 }
 
 static void gather_single(struct mapping *mapping, const struct udp_datagram *datagram,
-                          const struct ip_endpoint *to)
+                          const struct path *path)
 {
     struct part part = {.offset = datagram->payload_offset,
                         .len = datagram->payload_len,
                         .segment_size = (uint16_t)datagram->payload_len,
                         .segments = 1};
 
-    gather_or_flush(mapping, datagram, to, &part);
+    gather_or_flush(mapping, datagram, path, &part);
 }
 
 static void gather_datagram(struct mapping *mapping, const struct udp_datagram *datagram,
-                            const struct ip_endpoint *to)
+                            const struct path *path)
 {
     if (datagram->gso_size && datagram->gso_size < datagram->payload_len)
-        gather_super(mapping, datagram, to);
+        gather_super(mapping, datagram, path);
     else
-        gather_single(mapping, datagram, to);
+        gather_single(mapping, datagram, path);
 }
 
 static bool is_too_long(const struct udp_datagram *datagram)
@@ -570,14 +601,14 @@ void relay_udp_send(struct relay *relay, const struct udp_datagram *datagram,
         return;
     }
     mapping_touch(mapping, false);
-    gather_datagram(mapping, datagram, to);
+    gather_datagram(mapping, datagram, &(struct path){.to = *to});
 }
 
 void udp_send_from(struct mapping *mapping, const struct udp_datagram *datagram,
-                   const struct ip_endpoint *to)
+                   const struct ip_endpoint *to, const struct ip_address *from)
 {
     if (!is_too_long(datagram) && batch_of(mapping->relay))
-        gather_datagram(mapping, datagram, to);
+        gather_datagram(mapping, datagram, &(struct path){.to = *to, .from = *from});
     else
         count(mapping->relay->counters, COUNTER_relay_send_failed);
 }

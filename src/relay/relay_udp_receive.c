@@ -38,7 +38,7 @@
 
 union receive_control {
     struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof(int)) * 2];
+    char bytes[CMSG_SPACE(sizeof(int)) * 2 + CMSG_SPACE(sizeof(struct in6_pktinfo))];
 };
 
 struct udp_receiver {
@@ -59,6 +59,7 @@ struct arrival {
     size_t len;
     uint16_t run_size; /* 0: one datagram; else of each datagram of a run */
     uint8_t tos;
+    struct ip_address local; /* it was sent to; all zero: not asked for */
 };
 
 /* What goes to the stack together. */
@@ -286,6 +287,26 @@ static void output_run(struct mapping *mapping, struct run *run, const struct pe
 
 /* ---- from the kernel ---- */
 
+/* Where the answer is to come from: not an address that only one interface knows, nor a group's. */
+static void parse_local(struct cmsghdr *c, struct ip_address *ret)
+{
+    if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO &&
+        c->cmsg_len >= CMSG_LEN(sizeof(struct in_pktinfo))) {
+        struct in_pktinfo info;
+
+        memcpy(&info, CMSG_DATA(c), sizeof info);
+        if (info.ipi_spec_dst.s_addr != 0)
+            *ret = ip_address_v4(info.ipi_spec_dst.s_addr);
+    } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO &&
+               c->cmsg_len >= CMSG_LEN(sizeof(struct in6_pktinfo))) {
+        struct in6_pktinfo info;
+
+        memcpy(&info, CMSG_DATA(c), sizeof info);
+        if (!IN6_IS_ADDR_MULTICAST(&info.ipi6_addr) && !IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr))
+            memcpy(ret->bytes, &info.ipi6_addr, sizeof info.ipi6_addr);
+    }
+}
+
 static void parse_control(struct msghdr *msg, struct arrival *arrival)
 {
     for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
@@ -303,6 +324,8 @@ static void parse_control(struct msghdr *msg, struct arrival *arrival)
                    c->cmsg_len >= CMSG_LEN(sizeof value)) {
             memcpy(&value, CMSG_DATA(c), sizeof value);
             arrival->tos = (uint8_t)value;
+        } else {
+            parse_local(c, &arrival->local);
         }
     }
 }
@@ -323,14 +346,15 @@ static struct arrival arrival_at(struct udp_receiver *receiver, unsigned i)
     return arrival;
 }
 
-static struct peer *sender_of(struct mapping *mapping, const struct sockaddr_in6 *from)
+static struct peer *sender_of(struct mapping *mapping, const struct sockaddr_in6 *from,
+                              const struct arrival *arrival)
 {
     struct ip_endpoint real;
 
     if (!ip_endpoint_from_sockaddr((const struct sockaddr *)from, &real))
         return NULL;
     if (mapping->published)
-        return publish_udp_sender(mapping, &real);
+        return publish_udp_sender(mapping, &real, &arrival->local);
     return mapping_peer_of_real(mapping, &real.address, real.port);
 }
 
@@ -340,8 +364,8 @@ static void take_in(struct mapping *mapping, struct udp_receiver *receiver, unsi
     bool known = false;
 
     for (unsigned i = 0; i < n; i++) {
-        struct peer *peer = sender_of(mapping, &receiver->from[i]);
-        struct arrival arrival;
+        const struct arrival arrival = arrival_at(receiver, i);
+        struct peer *peer = sender_of(mapping, &receiver->from[i], &arrival);
 
         if (!peer) {
             if (!mapping->published) /* there it was refused, and counted */
@@ -349,7 +373,6 @@ static void take_in(struct mapping *mapping, struct udp_receiver *receiver, unsi
             continue;
         }
         known = true;
-        arrival = arrival_at(receiver, i);
         if (arrival.run_size)
             output_run(mapping, &run, peer, &arrival);
         else

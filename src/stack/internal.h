@@ -74,6 +74,9 @@ uint16_t ip_pseudo_sum(const struct ip_header *header, size_t transport_len);
 /* Sends a complete frame that fits the MTU or is GSO. 0: taken; -EAGAIN: the caller keeps it. */
 int stack_send_frame(struct stack *stack, struct culvert_frame *frame);
 
+/* Something was sent that whoever has the guest's address answers: if nobody does, it is away. */
+void neighbour_expect(struct stack *stack, const struct ip_address *guest);
+
 /* The transports. */
 struct tcp *tcp_new(struct stack *stack);
 struct tcp *tcp_free(struct tcp *tcp);
@@ -82,6 +85,8 @@ void tcp_batch_end(struct stack *stack, bool defer_acks);
 void tcp_link_writable(struct stack *stack);
 void tcp_link_changed(struct stack *stack); /* MTU or offloads */
 void tcp_guest_found(struct stack *stack);  /* its MAC address is known now */
+/* Nobody answers for the guest's address: flows that wait for it end. */
+void tcp_neighbour_away(struct stack *stack, const struct ip_address *address);
 void udp_input(struct stack *stack, const struct ip_packet *packet);
 void icmp_input(struct stack *stack, const struct ip_packet *packet);   /* IPv4 */
 void icmpv6_input(struct stack *stack, const struct ip_packet *packet); /* NDP included */

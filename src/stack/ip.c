@@ -259,6 +259,7 @@ void ip4_input(struct stack *stack, struct culvert_frame *frame)
         count(stack->counters, COUNTER_ip_spoofed_source);
         return;
     }
+    neighbour_heard(&stack->link_layer->neighbour4, &packet.source);
     if (__builtin_expect(ipv4_is_fragment(&header), false))
         reassemble4(stack, &packet, &header);
     else
@@ -320,6 +321,7 @@ void ip6_input(struct stack *stack, struct culvert_frame *frame)
         count(stack->counters, COUNTER_ip_spoofed_source);
         return;
     }
+    neighbour_heard(&stack->link_layer->neighbour6, &in.packet.source);
     if (__builtin_expect(in.fragmented, false))
         reassemble6(stack, &in);
     else

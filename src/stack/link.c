@@ -25,11 +25,17 @@ struct link_layer *link_new(struct stack *stack)
     if (!link)
         return NULL;
     memcpy(stack->guest_mac, BROADCAST, 6);
+    neighbour_init(&link->neighbour4, stack, false);
+    neighbour_init(&link->neighbour6, stack, true);
     return link;
 }
 
 struct link_layer *link_free(struct link_layer *link)
 {
+    if (!link)
+        return NULL;
+    neighbour_fini(&link->neighbour4);
+    neighbour_fini(&link->neighbour6);
     free(link);
     return NULL;
 }
@@ -53,6 +59,8 @@ void link_changed(struct stack *stack)
         link->guest_known = true;
     }
     write_templates(stack);
+    neighbour_link_changed(&link->neighbour4);
+    neighbour_link_changed(&link->neighbour6);
 }
 
 static void learn_guest(struct stack *stack, const uint8_t mac[6])
@@ -109,8 +117,10 @@ static void arp_input(struct stack *stack, const struct culvert_frame *frame)
         count(stack->counters, COUNTER_arp_malformed);
         return;
     }
+    if (request.be_sender == stack->config.guest4.be32[3])
+        neighbour_heard(&stack->link_layer->neighbour4, &stack->config.guest4);
     if (request.operation != ARP_REQUEST)
-        return; /* the answer to link_solicit_guest(): learnt already */
+        return; /* the answer to link_ask_guest4(): learnt already */
     if (request.be_sender != 0 && request.be_sender != stack->config.guest4.be32[3]) {
         count(stack->counters, COUNTER_arp_spoofed);
         return;
@@ -126,7 +136,7 @@ static void arp_input(struct stack *stack, const struct culvert_frame *frame)
     send_arp(stack, request.sender_mac, &reply);
 }
 
-static void arp_solicit_guest(struct stack *stack)
+void link_ask_guest4(struct stack *stack)
 {
     struct arp request = {
         .operation = ARP_REQUEST,
@@ -146,9 +156,9 @@ void link_solicit_guest(struct stack *stack, bool v6)
         return;
     link->next_solicited = stack->now + SECOND_NS;
     if (v6)
-        ndp_solicit_guest(stack);
+        ndp_solicit(stack, &link->neighbour6.address);
     else
-        arp_solicit_guest(stack);
+        link_ask_guest4(stack);
 }
 
 static bool accept_addresses(struct stack *stack, const struct ethernet_header *header)

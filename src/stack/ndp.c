@@ -198,6 +198,8 @@ void ndp_neighbour_solicitation(struct stack *stack, const struct ip_packet *pac
         count(stack->counters, COUNTER_ndp_malformed);
         return;
     }
+    if (is_unspecified(&packet->source)) /* the guest makes sure that it is alone with it */
+        neighbour_claimed(&stack->link_layer->neighbour6, &solicitation.target);
     if (!ip_address_owned(stack, &solicitation.target)) {
         count(stack->counters, COUNTER_ndp_not_ours);
         return;
@@ -205,9 +207,8 @@ void ndp_neighbour_solicitation(struct stack *stack, const struct ip_packet *pac
     advertise_neighbour(stack, &solicitation.target, &packet->source);
 }
 
-void ndp_solicit_guest(struct stack *stack)
+void ndp_solicit(struct stack *stack, const struct ip_address *target)
 {
-    const struct ip_address *target = &stack->config.guest6;
     const struct ip_address group = ndp_solicited_node(target);
     struct ip_header header = header_to(&stack->config.link_local6, &group);
     uint8_t *message;

@@ -33,7 +33,21 @@ bool ip_packet_of_frame(struct culvert_frame *frame, struct ip_packet *ret);
 
 /* ---- link.c ---- */
 
+/* neighbour.c: the guest as one address of a family, whom published ports lead to. */
+struct neighbour {
+    struct stack *stack;
+    struct timer timer; /* armed: something is expected from it */
+    struct ip_address address;
+    uint64_t asked_at;
+    uint8_t asks;
+    bool v6;
+    bool known;     /* the guest uses the address, or claims it */
+    bool away;      /* asked, and no answer */
+    bool attentive; /* neighbour_heard() makes a difference */
+};
+
 struct link_layer {
+    struct neighbour neighbour4, neighbour6;
     uint8_t ethernet4[ETHERNET_LEN], ethernet6[ETHERNET_LEN]; /* headers towards the guest */
     bool guest_known;        /* guest_mac is the guest's, not broadcast */
     bool guest_given;        /* by the link's facts: not learnt, never changed by a frame */
@@ -45,10 +59,28 @@ struct link_layer *link_free(struct link_layer *link);
 /* The device's facts have changed. */
 void link_changed(struct stack *stack);
 void link_input(struct stack *stack, struct culvert_frame *frame);
+/* Asks who has the guest's IPv4 address. */
+void link_ask_guest4(struct stack *stack);
 /* Asks who the guest is, at most once a second. */
 void link_solicit_guest(struct stack *stack, bool v6);
 /* Sends a small frame that nobody waits for, or drops and counts it. Takes `frame`. */
 void link_send(struct stack *stack, struct culvert_frame *take_frame);
+
+/* ---- neighbour.c ---- */
+
+void neighbour_init(struct neighbour *neighbour, struct stack *stack, bool v6);
+void neighbour_fini(struct neighbour *neighbour);
+void neighbour_link_changed(struct neighbour *neighbour);
+/* The guest says that the address is its own. */
+void neighbour_claimed(struct neighbour *neighbour, const struct ip_address *address);
+void neighbour_heard_attentively(struct neighbour *neighbour, const struct ip_address *source);
+/* A packet came from `source`. */
+static inline void neighbour_heard(struct neighbour *neighbour, const struct ip_address *source)
+{
+    if (__builtin_expect(neighbour->attentive || !ip_address_equal(source, &neighbour->address),
+                         false))
+        neighbour_heard_attentively(neighbour, source);
+}
 
 /* ---- ip.c, output.c, fragment.c, reassembly.c ---- */
 
@@ -143,7 +175,7 @@ void ndp_fini(struct ndp *ndp);
 void ndp_link_changed(struct ndp *ndp);
 void ndp_router_solicitation(struct stack *stack, const struct ip_packet *packet);
 void ndp_neighbour_solicitation(struct stack *stack, const struct ip_packet *packet);
-void ndp_solicit_guest(struct stack *stack);
+void ndp_solicit(struct stack *stack, const struct ip_address *target);
 
 /* ---- udp.c, dhcp.c, dhcpv6.c ---- */
 

@@ -158,6 +158,11 @@ void tcp_refuse(struct stack *stack, struct flow_handle flow, enum tcp_refusal h
 bool tcp_open_to_guest(struct stack *stack, const struct flow_key *key,
                        const struct tcp_upstream *upstream, void *ctx, uint64_t token,
                        struct flow_handle *ret_flow);
+/* Where flows towards the guest lead: its IPv4 address; of its IPv6 addresses the configured one,
+ * or, if the guest does not use that, another it was heard from. */
+struct ip_address stack_guest_address(struct stack *stack, bool v6);
+/* Nobody answered for that address (and it is asked for again): a flow would lead nowhere. */
+bool stack_guest_is_away(struct stack *stack, bool v6);
 /* Is there a live flow under this key? */
 bool tcp_key_in_use(struct stack *stack, const struct flow_key *key);
 /* Room for bytes from the host: fills iov (TCP_RESERVE_IOV entries at most) and returns their

@@ -520,6 +520,7 @@ bool tcp_open_to_guest(struct stack *stack, const struct flow_key *key,
     tcp_update_mss(tcp, flow);
     tcp_send_syn(tcp, flow);
     tcp_timer_retransmit(tcp, flow, true);
+    neighbour_expect(stack, &key->guest);
     *ret_flow = tcp_flow_handle(flow);
     return true;
 }
@@ -621,6 +622,17 @@ static void syn_again(struct tcp *tcp, struct tcp_flow *flow, void *arg)
 void tcp_guest_found(struct stack *stack)
 {
     flow_visit(stack->tcp, syn_again, NULL);
+}
+
+static void end_if_unanswered(struct tcp *tcp, struct tcp_flow *flow, void *arg)
+{
+    if (flow->state == TCP_SYN_SENT && ip_address_equal(&flow->key.guest, arg))
+        tcp_vanished(tcp, flow);
+}
+
+void tcp_neighbour_away(struct stack *stack, const struct ip_address *address)
+{
+    flow_visit(stack->tcp, end_if_unanswered, (void *)(uintptr_t)address);
 }
 
 static void mss_follow(struct tcp *tcp, struct tcp_flow *flow, void *arg)

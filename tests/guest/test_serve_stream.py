@@ -162,10 +162,10 @@ def segments_above_the_mtu_with_undone_checksums_are_taken(lab):
 PUBLISHED = 18080
 
 
-def published(lab):
+def published(lab, address="127.0.0.1"):
     """What the guest says at its published port; None: it refuses."""
     try:
-        connection = lab.host.connect("127.0.0.1", PUBLISHED)
+        connection = lab.host.connect(address, PUBLISHED)
         with connection:
             connection.shutdown(1)
             return connection.recv(100)
@@ -181,6 +181,7 @@ def qemu():
 def a_virtual_machine_comes_up_by_itself_and_moves_bytes(lab):
     with Server(lab) as server, Server(lab, "::1") as server6, \
             Serve(lab, "--stream", PATH, "-p", f"{PUBLISHED}:7000",
+                  "-p", f"[::1]:{PUBLISHED}:7000",
                   rules=("allow any to host", "allow any to any")) as serve, qemu() as vm:
         configured = vm.configure()
         print(f"# booted in {vm.boot_seconds:.1f} s, configured in {configured:.1f} s")
@@ -194,9 +195,24 @@ def a_virtual_machine_comes_up_by_itself_and_moves_bytes(lab):
         for target in (GATEWAY4, GATEWAY6, INTERNET4):
             vm.call(f"ping -c 2 -W 5 {target}")
         check("10.0.2.2" in vm.call("nslookup host.culvert.internal"), "DNS")
-        vm.send("echo from the guest | nc -l -p 7000")
-        wait_until(lambda: published(lab) == b"from the guest\n", "the guest's answer", pause=0.2)
-        vm.finish()
+        for address in "127.0.0.1", "::1":  # in IPv6 it has the address that SLAAC gave it alone
+            vm.send("echo from the guest | nc -l -p 7000")
+            wait_until(lambda: published(lab, address) == b"from the guest\n",
+                       f"the guest's answer at {address}", pause=0.2)
+            vm.finish()
+
+
+@test
+def while_nobody_is_connected_clients_are_reset_at_once(lab):
+    with Serve(lab, "--stream", PATH, "-p", f"{PUBLISHED}:7000") as serve:
+        begun = time.monotonic()
+        equal(published(lab), None)
+        check(time.monotonic() - begun < 0.5, "it took its time")
+        equal(serve.counters()["publish_link_down"], 1)
+        with StreamWire(PATH):  # somebody comes, and goes
+            wait_until(lambda: serve.counters().get("netdev_guests"), "the guest")
+        wait_until(lambda: not published(lab) and serve.counters()["publish_link_down"] > 1,
+                   "the link to go down")
 
 
 @test

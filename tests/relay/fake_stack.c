@@ -66,6 +66,17 @@ bool tcp_key_in_use(struct stack *stack, const struct flow_key *key)
     return false;
 }
 
+struct ip_address stack_guest_address(struct stack *stack, bool v6)
+{
+    return v6 ? stack->guest6 : stack->guest4;
+}
+
+bool stack_guest_is_away(struct stack *stack, bool v6)
+{
+    (void)v6;
+    return stack->away;
+}
+
 bool tcp_open_to_guest(struct stack *stack, const struct flow_key *key,
                        const struct tcp_upstream *upstream, void *ctx, uint64_t token,
                        struct flow_handle *ret_flow)

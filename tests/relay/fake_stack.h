@@ -56,6 +56,8 @@ struct fake_report {
 
 struct stack {
     bool refuses_to_open; /* tcp_open_to_guest() */
+    bool away;            /* stack_guest_is_away() */
+    struct ip_address guest4, guest6;
     struct fake_flow flows[FLOWS_MAX];
     struct fake_output outputs[DATAGRAMS_MAX];
     size_t output_count;

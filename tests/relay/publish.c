@@ -143,6 +143,8 @@ static struct publish *publish_at(struct bench *bench, int family, int type, uin
 
     memset(&world, 0, sizeof world);
     assert_non_null(publish);
+    bench->stack->guest4 = guest.guest4;
+    bench->stack->guest6 = guest.guest6;
     spec.host = *ret_port = free_port(family, type);
     assert_int_equal(publish_open(publish, &spec, message, sizeof message), 0);
     return publish;
@@ -304,6 +306,27 @@ static void a_client_nobody_admits_is_reset_at_once(void **state)
     client = client_of(AF_INET, SOCK_STREAM, port);
     BENCH_UNTIL(bench, counted(bench, COUNTER_publish_no_flow) == 1);
     assert_reset(client);
+}
+
+static void a_client_of_a_guest_that_is_away_is_reset_at_once(void **state)
+{
+    struct bench *bench = *state;
+    uint16_t port;
+    int client;
+
+    publish_at(bench, AF_INET, SOCK_STREAM, &port);
+    bench->stack->away = true;
+    client = client_of(AF_INET, SOCK_STREAM, port);
+    BENCH_UNTIL(bench, counted(bench, COUNTER_publish_guest_away) == 1);
+    assert_reset(client);
+    assert_false(fake_flow(bench, 0)->to_guest);
+
+    bench->stack->away = false;
+    client = client_of(AF_INET, SOCK_STREAM, port);
+    BENCH_UNTIL(bench, fake_flow(bench, 0)->to_guest);
+    fake_flow_close(bench, 0, TCP_CLOSE_VANISHED); /* found out while it waits */
+    assert_reset(client);
+    assert_int_equal(counted(bench, COUNTER_publish_guest_away), 2);
 }
 
 static void a_link_that_goes_down_resets_who_waits_and_nobody_else(void **state)
@@ -497,6 +520,81 @@ static int heard_client(struct bench *bench, int family, struct publish **ret_pu
     return client;
 }
 
+/* A client's socket at another address of loopback. */
+static int client_at(const char *where, uint16_t port, uint16_t own)
+{
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(own)};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)), 0);
+    assert_int_equal(
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){5, 0}, sizeof(struct timeval)),
+        0);
+    sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof sa), 0);
+    sa.sin_addr.s_addr = address(where).be32[3];
+    sa.sin_port = htons(port);
+    assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof sa), 0);
+    return fd;
+}
+
+static void answers_leave_from_the_address_that_the_client_sent_to(void **state)
+{
+    static const char *const places[] = {"127.0.0.1", "127.0.0.5", "127.0.0.6"};
+    struct bench *bench = *state;
+    struct publish_spec spec = {
+        .address = address("0.0.0.0"), .guest = GUEST_PORT, .count = 1, .protocol = IPPROTO_UDP};
+    struct publish *publish;
+    char message[512];
+    uint16_t port, own = free_port(AF_INET, SOCK_DGRAM);
+    int clients[3];
+
+    publish = publish_at(bench, AF_INET, SOCK_DGRAM, &port);
+    spec.host = free_port(AF_INET, SOCK_DGRAM);
+    assert_int_equal(publish_open(publish, &spec, message, sizeof message), 0);
+    for (size_t i = 0; i < 3; i++) { /* one address and port outside, three of ours */
+        clients[i] = client_at(places[i], spec.host, own);
+        assert_int_equal(send(clients[i], "question", 8, 0), 8);
+        BENCH_UNTIL(bench, bench->stack->output_count == i + 1);
+        assert_true(guest_replies(bench, publish, "answer"));
+    }
+    for (size_t i = 0; i < 3; i++) {
+        char text[16];
+
+        assert_int_equal(recv(clients[i], text, sizeof text, 0), 6);
+        close(clients[i]);
+    }
+    assert_int_equal(counted(bench, COUNTER_publish_udp_clients), 3);
+}
+
+static void a_client_follows_the_guest_to_another_address_until_it_is_answered(void **state)
+{
+    const struct ip_address other = address("fd00::65"), third = address("fd00::66");
+    struct bench *bench = *state;
+    struct fake_output *outputs = bench->stack->outputs;
+    struct publish *publish;
+    uint16_t port;
+    int client;
+
+    publish = publish_at(bench, AF_INET6, SOCK_DGRAM, &port);
+    client = client_of(AF_INET6, SOCK_DGRAM, port);
+    assert_int_equal(send(client, "x", 1, 0), 1);
+    BENCH_UNTIL(bench, bench->stack->output_count == 1);
+    bench->stack->guest6 = other;
+    assert_int_equal(send(client, "x", 1, 0), 1);
+    BENCH_UNTIL(bench, bench->stack->output_count == 2);
+    assert_true(ip_address_equal(&outputs[1].key.guest, &other));
+    assert_int_equal(outputs[1].key.remote_port, outputs[0].key.remote_port);
+    assert_true(guest_replies(bench, publish, "x"));
+    bench->stack->guest6 = third;
+    assert_int_equal(send(client, "x", 1, 0), 1);
+    BENCH_UNTIL(bench, bench->stack->output_count == 3);
+    assert_true(ip_address_equal(&outputs[2].key.guest, &other));
+    assert_true(guest_replies(bench, publish, "x"));
+    assert_int_equal(counted(bench, COUNTER_publish_udp_clients), 1);
+    close(client);
+}
+
 static void what_answers_no_client_is_not_ours(void **state)
 {
     struct bench *bench = *state;
@@ -554,12 +652,15 @@ int main(void)
         TEST(a_name_that_is_taken_gets_another_port),
         TEST(a_guest_that_refuses_is_a_reset_for_the_client),
         TEST(a_client_nobody_admits_is_reset_at_once),
+        TEST(a_client_of_a_guest_that_is_away_is_reset_at_once),
         TEST(a_link_that_goes_down_resets_who_waits_and_nobody_else),
         TEST(a_client_that_resets_before_the_answer_ends_the_flow),
         TEST(a_fin_before_the_answer_comes_behind_the_bytes),
         TEST(without_descriptors_accepting_rests_and_goes_on),
         TEST(a_port_that_is_taken_is_named_with_the_mend_and_none_is_left_open),
         TEST(datagrams_go_both_ways_and_clients_are_told_apart),
+        TEST(answers_leave_from_the_address_that_the_client_sent_to),
+        TEST(a_client_follows_the_guest_to_another_address_until_it_is_answered),
         TEST(what_answers_no_client_is_not_ours),
         TEST(a_client_that_is_no_longer_admitted_is_not_heard),
         TEST(clients_that_fall_silent_are_forgotten),

@@ -60,7 +60,9 @@ struct world {
     uint8_t scratch[65536];
     uint8_t guest_mac[6], gateway_mac[6];
     bool refusing; /* the link has said -EAGAIN; writable is due */
-    struct alarm writable, deferred, outage, new_mtu;
+    struct alarm writable, deferred, outage, new_mtu, neighbour;
+    uint8_t question[128]; /* who has the guest's address? */
+    size_t question_len;
     struct culvert_link link;
     unsigned dropped, wakeups;
     unsigned hinted;
@@ -310,6 +312,46 @@ static bool link_refuses(struct world *w)
     return true;
 }
 
+/* A guest that is there says so: its kernel does, whatever becomes of its segments. */
+static void neighbour_rings(void *arg)
+{
+    struct world *w = arg;
+    struct culvert_frame *frame = culvert_frame_new(sizeof w->question);
+    bool arp = w->question[13] == 0x06;
+    if (!frame)
+        abort();
+    memcpy(frame->data, w->question, w->question_len);
+    frame->len = w->question_len;
+    memcpy(frame->data, w->gateway_mac, 6);
+    memcpy(frame->data + 6, w->guest_mac, 6);
+    if (arp) { /* sender and target change places */
+        frame->data[21] = 2;
+        memcpy(frame->data + 22, w->guest_mac, 6);
+        memcpy(frame->data + 28, w->question + 38, 4);
+        memcpy(frame->data + 32, w->question + 22, 10);
+    } else { /* an advertisement, from the target to the asker */
+        memcpy(frame->data + 22, w->question + 62, 16);
+        memcpy(frame->data + 38, w->question + 22, 16);
+        frame->data[54] = 136;
+        frame->offload.flags = CULVERT_OFFLOAD_DATA_VALID;
+    }
+    stack_input(w->stack, frame);
+    culvert_frame_unref(frame);
+}
+
+static void hear_question(struct world *w, const struct packet *packet)
+{
+    const uint8_t *bytes = packet->bytes;
+    bool arp = packet->len >= 42 && bytes[12] == 0x08 && bytes[13] == 0x06;
+    bool solicitation =
+        packet->len >= 78 && bytes[12] == 0x86 && bytes[20] == 58 && bytes[54] == 135;
+    if ((!arp && !solicitation) || packet->len > sizeof w->question)
+        return;
+    w->question_len = packet->len;
+    memcpy(w->question, bytes, packet->len);
+    alarm_set(&w->neighbour, w->schedule.now + MS);
+}
+
 static int stack_sends(void *ctx, struct culvert_frame *frame)
 {
     struct world *w = ctx;
@@ -328,6 +370,8 @@ static int stack_sends(void *ctx, struct culvert_frame *frame)
         fail(w, "a bad frame from the stack: %s", what);
     } else if (kind == PACKET_ICMP_ERROR) {
         watch_icmp(w, &error);
+    } else if (kind == PACKET_OTHER) {
+        hear_question(w, packet);
     } else if (kind == PACKET_TCP && !f) {
         fail(w, "a segment to port %u", s.destination_port);
     } else if (f) {
@@ -667,6 +711,7 @@ static void make_world(struct world *w, struct flow_plan *flows)
     alarm_init(&w->writable, &w->schedule, writable_rings, w);
     alarm_init(&w->deferred, &w->schedule, deferred_rings, w);
     alarm_init(&w->outage, &w->schedule, outage_rings, w);
+    alarm_init(&w->neighbour, &w->schedule, neighbour_rings, w);
     alarm_init(&w->new_mtu, &w->schedule, new_mtu_rings, w);
     if (w->plan->outage_at != NEVER)
         alarm_set(&w->outage, w->plan->outage_at);
@@ -709,6 +754,7 @@ static void alarms_off(struct world *w)
     alarm_off(&w->writable);
     alarm_off(&w->deferred);
     alarm_off(&w->outage);
+    alarm_off(&w->neighbour);
     alarm_off(&w->new_mtu);
 }
 

@@ -55,6 +55,14 @@ void tcp_link_changed(struct stack *stack)
     (void)stack;
 }
 
+void tcp_neighbour_away(struct stack *stack, const struct ip_address *address)
+{
+    struct lab *lab = stack->ctx;
+
+    lab->away_count++;
+    lab->away = *address;
+}
+
 void tcp_guest_found(struct stack *stack)
 {
     (void)stack;

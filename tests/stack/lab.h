@@ -51,7 +51,8 @@ struct lab {
     bool link_full;
     unsigned sent_count;
     struct sent sent[LAB_SENT_MAX];
-    unsigned udp_count, echo_count, tcp_count;
+    unsigned udp_count, echo_count, tcp_count, away_count;
+    struct ip_address away;  /* whose flows were told to end last */
     struct udp_datagram udp; /* the last; payload below, frame NULL */
     struct echo_request echo;
     uint8_t payload[65536]; /* of the last datagram or echo */
