@@ -1331,10 +1331,28 @@ static void a_guest_that_refuses_a_flow_from_the_host_closes_it(void **state)
     assert_int_equal(tcp_flow_count(s->stack), 0);
 }
 
-static void a_guest_that_does_not_answer_is_asked_again_and_given_up(void **state)
+static void a_guest_that_is_away_is_given_up_within_a_second(void **state)
 {
     struct script *s = *state;
     begin_at_host(s);
+    wait_ms(s, 900);
+    assert_int_equal(s->closes, 0);
+    wait_ms(s, 200);
+    assert_int_equal(s->closes, 1);
+    assert_int_equal(s->how, TCP_CLOSE_VANISHED);
+    assert_int_equal(tcp_flow_count(s->stack), 0);
+}
+
+/* Whatever it says shows that it is there. */
+static void a_guest_that_does_not_answer_is_asked_again_and_given_up(void **state)
+{
+    struct script *s = *state;
+    const uint16_t port = s->guest_port;
+    begin_at_host(s);
+    wait_ms(s, 300);
+    s->guest_port ^= 1;
+    guest(s, ACK, 1, 1, 100, 0);
+    s->guest_port = port;
     wait_ms(s, 300 * 1000);
     assert_int_equal(s->closes, 1);
     assert_int_equal(s->how, TCP_CLOSE_VANISHED);
@@ -1444,6 +1462,7 @@ int main(void)
         TEST(a_guest_that_vanished_idle_is_found_out),
         TEST(a_flow_from_the_host_opens_when_the_guest_answers),
         TEST(a_guest_that_refuses_a_flow_from_the_host_closes_it),
+        TEST(a_guest_that_is_away_is_given_up_within_a_second),
         TEST(a_guest_that_does_not_answer_is_asked_again_and_given_up),
         cmocka_unit_test(the_end_of_the_stack_closes_every_flow),
     };
