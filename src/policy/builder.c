@@ -151,24 +151,6 @@ static int add_lists(const struct policy_builder *builder, struct target_sets *l
     return 0;
 }
 
-int policy_builder_reload(struct policy_builder *builder, char *message, size_t size)
-{
-    struct rule_source *sources[] = {&builder->own, &builder->document};
-    struct target_sets fresh[2] = {{0}};
-    int r = 0;
-    for (size_t i = 0; i < 2 && r == 0; i++) {
-        for (size_t j = 0; j < sources[i]->lists.count && r == 0; j++)
-            r = add_list(builder, &fresh[i], sources[i]->lists.list[j]->name, message, size);
-    }
-    for (size_t i = 0; i < 2; i++) {
-        struct target_sets *unwanted = r == 0 ? &sources[i]->lists : &fresh[i];
-        target_sets_clear(unwanted);
-        if (r == 0)
-            sources[i]->lists = fresh[i];
-    }
-    return r;
-}
-
 /* ---- rules ---- */
 
 static int copy_text(char **to, const char *text)

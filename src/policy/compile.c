@@ -297,6 +297,11 @@ struct policy *policy_build(const struct policy_builder *builder, uint32_t gener
     return policy_build_at(builder, generation, INT64_MIN);
 }
 
+void policy_set_generation(struct policy *policy, uint32_t generation)
+{
+    policy->generation = generation;
+}
+
 struct policy *policy_free(struct policy *policy)
 {
     if (!policy)

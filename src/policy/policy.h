@@ -143,8 +143,10 @@ int policy_builder_dns_host(struct policy_builder *builder, const struct dns_nam
 /* Does it all fit together: is every set that a rule names defined? As policy_builder_add(). To be
  * asked before policy_build(). */
 int policy_builder_check(const struct policy_builder *builder, char *message, size_t size);
-/* Reads all lists again. As policy_builder_add(); after a fault the builder is as it was. */
-int policy_builder_reload(struct policy_builder *builder, char *message, size_t size);
+/* A builder of the same, to build from when the original is gone or has grown. NULL: ENOMEM. */
+struct policy_builder *policy_builder_copy(const struct policy_builder *builder);
+/* Has any rule an end? Then the policy must be built again, see policy_expires(). */
+bool policy_builder_expires(const struct policy_builder *builder);
 
 /* Compiles; the builder can be freed, or used on to build the policy that replaces this one. Rules
  * that have expired by `wall_clock` (seconds since 1970) keep their number and match nothing. NULL:
@@ -154,6 +156,8 @@ struct policy *policy_build_at(const struct policy_builder *builder, uint32_t ge
 /* The same, before any rule has expired. */
 struct policy *policy_build(const struct policy_builder *builder, uint32_t generation);
 struct policy *policy_free(struct policy *policy);
+/* For who builds before it is known which policy this one follows: to be said before it is used. */
+void policy_set_generation(struct policy *policy, uint32_t generation);
 
 /* ---- judging ---- */
 

@@ -6,19 +6,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/refs.h"
 #include "policy/target.h"
 
 struct target_set *target_set_new(const char *name)
 {
     struct target_set *set = calloc(1, sizeof *set);
-    if (set && !(set->name = strdup(name)))
+    if (!set)
+        return NULL;
+    set->refs = 1;
+    set->name = strdup(name);
+    if (!set->name)
         return target_set_free(set);
     return set;
 }
 
 struct target_set *target_set_free(struct target_set *set)
 {
-    if (!set)
+    if (!set || !refs_drop(&set->refs))
         return NULL;
     free(set->name);
     free(set->prefixes);
@@ -26,6 +31,12 @@ struct target_set *target_set_free(struct target_set *set)
     free(set->too_broad);
     free(set);
     return NULL;
+}
+
+struct target_set *target_set_ref(struct target_set *set)
+{
+    refs_take(&set->refs);
+    return set;
 }
 
 /* ---- adding ---- */

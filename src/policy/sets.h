@@ -8,6 +8,7 @@
 #include "policy/rule.h"
 
 struct target_set {
+    uint32_t refs;
     char *name; /* "web", "file:/etc/list" */
     bool any;
     unsigned groups; /* enum policy_group bits */
@@ -20,7 +21,10 @@ struct target_set {
 };
 
 struct target_set *target_set_new(const char *name);
+/* Gives up a reference; the last one frees. */
 struct target_set *target_set_free(struct target_set *set);
+/* Another reference to a set that nobody changes any more. Any thread. Returns `set`. */
+struct target_set *target_set_ref(struct target_set *set);
 /* One target as text, at `where` ("FILE:12", for messages). 0;
  * -EINVAL with `message` filled; -ENOMEM. */
 int target_set_add(struct target_set *set, const char *text, size_t len, const char *where,

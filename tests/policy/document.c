@@ -16,8 +16,6 @@
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-static const char *fresh_list = "new.test\n";
-
 static int read_file(void *ctx, const char *path, char **ret, size_t *ret_len)
 {
     static const struct {
@@ -35,7 +33,7 @@ static int read_file(void *ctx, const char *path, char **ret, size_t *ret_len)
         {"/etc/bom", "\xef\xbb\xbf"
                      "a.test\n"},
     };
-    const char *text = strcmp(path, "/etc/fresh") == 0 ? fresh_list : NULL;
+    const char *text = NULL;
     (void)ctx;
     for (size_t i = 0; i < COUNT(files) && !text; i++) {
         if (strcmp(files[i].path, path) == 0)
@@ -247,23 +245,39 @@ static void lists_of_a_document_are_found_beside_it(void **state)
     policy_builder_free(builder);
 }
 
-static void lists_are_read_again_on_request(void **state)
+static void a_copy_builds_the_same_when_the_original_is_gone(void **state)
 {
-    struct policy_builder *builder = builder_new();
+    static const struct dns_name name = {5, "\3git"};
+    const struct ip_address inside = ip_address_v4(htonl(0x0a010203));
+    struct policy_builder *builder = builder_new(), *copy;
     char message[256];
     (void)state;
-    fresh_list = "old.test\n";
-    assert_int_equal(policy_builder_add(builder, "deny to @file:/etc/fresh", NULL, message, 256),
-                     0);
-    query_gives(builder, "old.test", POLICY_DENY, 0);
-    fresh_list = "new.test\nbad..test\n";
-    assert_int_equal(policy_builder_reload(builder, message, sizeof message), -EINVAL);
-    assert_non_null(strstr(message, "/etc/fresh:2: "));
-    query_gives(builder, "old.test", POLICY_DENY, 0);
-    fresh_list = "new.test\n";
-    assert_int_equal(policy_builder_reload(builder, message, sizeof message), 0);
-    query_gives(builder, "new.test", POLICY_DENY, 0);
-    query_gives(builder, "old.test", POLICY_DENY, UINT32_MAX);
+    loads(builder, "{\"version\":1,\"sets\":{\"s\":[\"@file:near\",\"t.test\"]},"
+                   "\"rules\":[{\"rule\":\"allow tcp to x.test,@s port 1,5-9 in 10.0.0.0/8\","
+                   "\"id\":\"i\",\"expires\":\"2027-01-01T00:00:00Z\"}]}");
+    assert_int_equal(policy_builder_add(builder, "deny to z.test", "w", message, 256), 0);
+    assert_int_equal(policy_builder_host_address(builder, &inside), 0);
+    assert_int_equal(policy_builder_dns_host(builder, &name, &inside), 0);
+    assert_true(policy_builder_expires(builder));
+    copy = policy_builder_copy(builder);
+    assert_non_null(copy);
+    policy_builder_free(builder);
+    assert_true(policy_builder_expires(copy));
+    query_gives(copy, "z.test", POLICY_DENY, 0);
+    query_gives(copy, "near.test", POLICY_ALLOW, 1);
+    query_gives(copy, "x.test", POLICY_ALLOW, 1);
+    assert_int_equal(copy->host_address_count + copy->host_count, 2);
+    assert_int_equal(policy_builder_add(copy, "allow to y.test", NULL, message, 256), 0);
+    query_gives(copy, "y.test", POLICY_ALLOW, 1);
+    policy_builder_free(copy);
+}
+
+static void a_builder_without_an_end_says_so(void **state)
+{
+    struct policy_builder *builder = builder_new();
+    (void)state;
+    loads(builder, "{\"version\":1,\"rules\":[\"allow to public\"]}");
+    assert_false(policy_builder_expires(builder));
     policy_builder_free(builder);
 }
 
@@ -457,7 +471,8 @@ int main(void)
         cmocka_unit_test(an_expired_ingress_rule_opens_nothing),
         cmocka_unit_test(lists_hold_one_target_a_line),
         cmocka_unit_test(lists_of_a_document_are_found_beside_it),
-        cmocka_unit_test(lists_are_read_again_on_request),
+        cmocka_unit_test(a_copy_builds_the_same_when_the_original_is_gone),
+        cmocka_unit_test(a_builder_without_an_end_says_so),
         cmocka_unit_test(faults_say_file_line_rule_and_the_mend),
         cmocka_unit_test(times_that_do_not_exist_are_refused),
         cmocka_unit_test(every_truncation_of_a_document_says_why),
