@@ -163,6 +163,13 @@ bool tcp_open_to_guest(struct stack *stack, const struct flow_key *key,
 struct ip_address stack_guest_address(struct stack *stack, bool v6);
 /* Nobody answered for that address (and it is asked for again): a flow would lead nowhere. */
 bool stack_guest_is_away(struct stack *stack, bool v6);
+/* The upstream as it is now, a wrapper perhaps. False: the flow is gone, or has none. */
+bool tcp_upstream_of(struct stack *stack, struct flow_handle flow, struct tcp_upstream_ref *ret);
+/* False: the flow is gone. */
+bool tcp_key_of(struct stack *stack, struct flow_handle flow, struct flow_key *ret_key);
+/* Has nothing come from the guest yet, neither bytes nor FIN? What does will pass any upstream that
+ * is put in front now. */
+bool tcp_is_unheard(struct stack *stack, struct flow_handle flow);
 /* Is there a live flow under this key? */
 bool tcp_key_in_use(struct stack *stack, const struct flow_key *key);
 /* Room for bytes from the host: fills iov (TCP_RESERVE_IOV entries at most) and returns their

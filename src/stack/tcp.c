@@ -231,8 +231,11 @@ void tcp_abort(struct stack *stack, struct flow_handle handle)
 {
     struct tcp_flow *flow = tcp_flow_of(stack, handle);
 
-    if (flow)
-        flow_reset_both(stack->tcp, flow);
+    if (!flow)
+        return;
+    if (flow->state == TCP_CONNECTING)
+        tcp_send_reset(stack->tcp, flow); /* the answer to its SYN */
+    flow_reset_both(stack->tcp, flow);
 }
 
 void tcp_writable(struct stack *stack, struct flow_handle handle)
@@ -443,6 +446,33 @@ bool tcp_wrap_upstream(struct stack *stack, struct flow_handle handle,
         return false;
     *ret_inner = (struct tcp_upstream_ref){flow->upstream, flow->upstream_ctx, flow->token};
     return tcp_set_upstream(stack, handle, wrapper->upstream, wrapper->ctx, wrapper->token);
+}
+
+bool tcp_upstream_of(struct stack *stack, struct flow_handle handle, struct tcp_upstream_ref *ret)
+{
+    const struct tcp_flow *flow = tcp_flow_of(stack, handle);
+
+    if (!flow || !flow->upstream)
+        return false;
+    *ret = (struct tcp_upstream_ref){flow->upstream, flow->upstream_ctx, flow->token};
+    return true;
+}
+
+bool tcp_key_of(struct stack *stack, struct flow_handle handle, struct flow_key *ret_key)
+{
+    const struct tcp_flow *flow = tcp_flow_of(stack, handle);
+
+    if (!flow)
+        return false;
+    *ret_key = flow->key;
+    return true;
+}
+
+bool tcp_is_unheard(struct stack *stack, struct flow_handle handle)
+{
+    const struct tcp_flow *flow = tcp_flow_of(stack, handle);
+
+    return flow && flow->rcv_nxt == flow->irs + 1 && !flow->guest_fin;
 }
 
 void tcp_connected(struct stack *stack, struct flow_handle handle)

@@ -82,6 +82,40 @@ static void a_refused_connection_is_a_reset(void **state)
     assert_int_equal(s->closes, 0);
 }
 
+static void a_connection_under_way_that_the_policy_ends_is_a_reset(void **state)
+{
+    struct script *s = *state;
+    struct flow_key key;
+    guest_segment(s, plain_syn(), NULL);
+    assert_true(tcp_set_upstream(s->stack, s->flow, &script_upstream, s, 77));
+    assert_true(tcp_key_of(s->stack, s->flow, &key));
+    assert_int_equal(key.guest_port, GUEST_PORT);
+    tcp_abort(s->stack, s->flow);
+    expect(s, RST | ACK, 0 - s->irs, 1, 0);
+    expect_nothing(s);
+    assert_int_equal(s->closes, 1);
+    assert_false(tcp_key_of(s->stack, s->flow, &key));
+}
+
+static void an_open_flow_that_the_policy_ends_is_a_reset_for_both(void **state)
+{
+    struct script *s = *state;
+    struct tcp_upstream_ref ref;
+    open_flow(s, plain_syn());
+    assert_true(tcp_upstream_of(s->stack, s->flow, &ref));
+    assert_ptr_equal(ref.upstream, &script_upstream);
+    assert_true(tcp_is_unheard(s->stack, s->flow));
+    guest(s, ACK, 1, 1, 65535, 10);
+    assert_false(tcp_is_unheard(s->stack, s->flow));
+    forget(s);
+    tcp_abort(s->stack, s->flow);
+    assert_int_equal(expect_segment(s).flags, RST | ACK);
+    expect_nothing(s);
+    assert_int_equal(s->closes, 1);
+    assert_int_equal(s->how, TCP_CLOSE_VANISHED);
+    assert_int_equal(tcp_flow_count(s->stack), 0);
+}
+
 static void unreachable_hosts_are_icmp_errors_in_both_families(void **state)
 {
     static const struct {
@@ -1385,6 +1419,8 @@ int main(void)
         TEST(options_are_answered_only_where_offered),
         cmocka_unit_test(the_mss_offered_follows_the_mtu),
         TEST(a_refused_connection_is_a_reset),
+        TEST(a_connection_under_way_that_the_policy_ends_is_a_reset),
+        TEST(an_open_flow_that_the_policy_ends_is_a_reset_for_both),
         TEST(unreachable_hosts_are_icmp_errors_in_both_families),
         TEST(silence_leaves_the_retry_to_the_guest),
         TEST(data_on_a_syn_is_not_accepted),
