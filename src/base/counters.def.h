@@ -145,6 +145,11 @@ COUNTER(policy_hello_malformed,
         "flows reset because their ClientHello or request head is malformed")
 COUNTER(policy_hello_too_large, "flows reset because their ClientHello or request head has no end")
 COUNTER(policy_hello_late, "flows reset because their ClientHello or request head came too slowly")
+COUNTER(policy_denied_dns_elsewhere,
+        "flows to other resolvers reset because names must come from the resolver here")
+COUNTER(policy_replaced, "times the policy was replaced")
+COUNTER(policy_flows_reset,
+        "open TCP flows reset because a policy that came into force denies them")
 COUNTER(policy_no_memory, "flows reset because there was no memory to judge them")
 
 /* relay: the host's sockets */
@@ -169,6 +174,8 @@ COUNTER(relay_udp_unknown_peer, "datagrams from somebody the guest has not sent 
 COUNTER(relay_udp_no_buffer, "datagrams for the guest dropped because it takes none")
 COUNTER(relay_echo_unavailable, "echo requests refused: no ping sockets and no CAP_NET_RAW")
 COUNTER(relay_echo_unknown_peer, "echo replies from somebody the guest has not asked")
+COUNTER(relay_answer_denied,
+        "datagrams, echo replies and errors from whom a policy that came into force denies")
 COUNTER(relay_error_reported, "ICMP errors passed on to the guest")
 COUNTER(relay_error_unrelated, "ICMP errors of no use to the guest")
 

@@ -127,6 +127,10 @@ static void report(struct mapping *mapping, const struct queued_error *queued)
     struct peer *peer =
         mapping_peer_of_real(mapping, &queued->to.address, echo ? 0 : queued->to.port);
 
+    if (peer && !mapping_peer_may_answer(mapping, peer)) {
+        count(mapping->relay->counters, COUNTER_relay_answer_denied);
+        return;
+    }
     if (!peer || !problem_of(&queued->error, &report.problem)) {
         count(mapping->relay->counters, COUNTER_relay_error_unrelated);
         return;

@@ -33,6 +33,10 @@ struct relay {
     uint64_t now;
     uint32_t mtu; /* of the guest's link */
 
+    relay_judge *judge; /* NULL: whom the guest has sent to may answer */
+    void *judge_ctx;
+    uint32_t policies; /* that came into force */
+
     /* relay_tcp.c */
     unsigned tcp_handler;
     struct slots flows;
@@ -94,6 +98,8 @@ struct peer {
     uint32_t generation;       /* of the policy that allowed it */
     uint32_t used;             /* the mapping's use_clock when it was last looked up */
     bool judged;
+    uint32_t answers_checked; /* relay.policies when it was asked whether the peer may answer */
+    bool answers_denied;
 };
 
 #define PEERS_MAX 64
@@ -153,6 +159,8 @@ struct peer *mapping_peer_of_real(struct mapping *mapping, const struct ip_addre
 /* The peer `key` names, made if missing (the oldest goes); NULL: no memory. */
 struct peer *mapping_peer_obtain(struct mapping *mapping, const struct flow_key *key,
                                  const struct ip_endpoint *real);
+/* May the peer (as found) answer, by the policy in force? */
+bool mapping_peer_may_answer(struct mapping *mapping, struct peer *peer);
 struct flow_key mapping_key(const struct mapping *mapping, const struct peer *peer);
 /* Sets what differs from what the socket has. ttl 0: leave it. */
 void mapping_set_header(struct mapping *mapping, uint8_t ttl, uint8_t tos, bool dont_fragment);

@@ -5,7 +5,8 @@
  * of echo: whatever the guest sends from there leaves from the same host port, to whomever it is
  * (endpoint-independent mapping, RFC 4787). What comes back is let through only from the peers the
  * mapping has sent to; a peer also remembers under which name the guest knows it, for the gateway's
- * address stands for the host's loopback, and under which policy it was allowed.
+ * address stands for the host's loopback, and under which policy it was allowed. When the policy is
+ * replaced, peers are judged again as they are met: by what the guest sends, or by what they send.
  *
  * Mappings are found by a keyed hash, named by slot and generation across epoll, and kept in order
  * of last use, to the second, so that a new one can take the place of the least useful. They end 30
@@ -431,6 +432,8 @@ struct peer *mapping_peer_obtain(struct mapping *mapping, const struct flow_key 
 
     if (peer) {
         peer->real = *real;
+        peer->answers_checked = mapping->relay->policies;
+        peer->answers_denied = false;
         return peer;
     }
     if (mapping->peer_count == PEERS_MAX) {
@@ -443,10 +446,29 @@ struct peer *mapping_peer_obtain(struct mapping *mapping, const struct flow_key 
         }
         index = mapping->peer_count++;
     }
-    mapping->peers[index] = (struct peer){.remote = {key->remote, key->remote_port}, .real = *real};
+    mapping->peers[index] = (struct peer){
+        .remote = {key->remote, key->remote_port},
+        .real = *real,
+        .answers_checked = mapping->relay->policies,
+    };
     mapping->use_clock++;
     mapping->last_peer = index;
     return peer_used(mapping, index);
+}
+
+bool mapping_peer_may_answer(struct mapping *mapping, struct peer *peer)
+{
+    const struct relay *relay = mapping->relay;
+    struct flow_key key;
+
+    if (mapping->published) /* judged as a client, by publish_udp.c */
+        return true;
+    if (__builtin_expect(peer->answers_checked != relay->policies, false)) {
+        key = mapping_key(mapping, peer);
+        peer->answers_checked = relay->policies;
+        peer->answers_denied = relay->judge && !relay->judge(relay->judge_ctx, &key);
+    }
+    return !peer->answers_denied;
 }
 
 struct flow_key mapping_key(const struct mapping *mapping, const struct peer *peer)

@@ -44,7 +44,7 @@ bool publish_leads_to(const struct publish *publish, uint8_t protocol, uint16_t 
 
 /* While the guest's link is down, clients are reset. */
 void publish_set_link(struct publish *publish, bool up);
-/* Clients of UDP ports are judged again. */
+/* Clients of UDP ports are judged again, as they or the guest's answers to them are met. */
 void publish_policy_changed(struct publish *publish);
 
 /* Sends the guest's datagram from a published port if it answers a client of that. False: it does

@@ -291,6 +291,19 @@ static void follow_guest(struct session *session)
     enter_keys(publish->sessions, session);
 }
 
+/* Judged by the policy in force. False: the session is no more. */
+static bool session_renew(struct sessions *sessions, struct session *session)
+{
+    if (session->peer.generation == sessions->publish->generation)
+        return true;
+    if (!is_admitted(session->port, &session->peer.real)) {
+        session_free(sessions, session);
+        return false;
+    }
+    session->peer.generation = sessions->publish->generation;
+    return true;
+}
+
 struct peer *publish_udp_sender(struct mapping *mapping, const struct ip_endpoint *client,
                                 const struct ip_address *local)
 {
@@ -299,17 +312,9 @@ struct peer *publish_udp_sender(struct mapping *mapping, const struct ip_endpoin
     struct session *session =
         session_of_client(publish->sessions, port, &client->address, client->port, local);
 
-    if (!session) {
-        session = session_begin(port, client, local);
-    } else if (session->peer.generation != publish->generation) {
-        if (is_admitted(port, client)) {
-            session->peer.generation = publish->generation;
-        } else {
-            session_free(publish->sessions, session);
-            session = NULL;
-        }
-    }
-    if (!session)
+    if (session && !session_renew(publish->sessions, session))
+        return NULL;
+    if (!session && !(session = session_begin(port, client, local)))
         return NULL;
     if (!session->answered)
         follow_guest(session);
@@ -321,10 +326,10 @@ struct peer *publish_udp_peer(struct mapping *mapping, const struct ip_address *
                               uint16_t udp_port)
 {
     struct port *port = mapping->published;
-    struct session *session =
-        session_of_client(port->publish->sessions, port, address, udp_port, NULL);
+    struct sessions *sessions = port->publish->sessions;
+    struct session *session = session_of_client(sessions, port, address, udp_port, NULL);
 
-    return session ? &session->peer : NULL;
+    return session && session_renew(sessions, session) ? &session->peer : NULL;
 }
 
 struct ip_address publish_udp_guest(const struct peer *peer)
@@ -342,9 +347,9 @@ bool publish_udp_reply(struct publish *publish, const struct udp_datagram *datag
     if (!sessions || sessions->slots.taken == 0)
         return false;
     session = session_of_key(sessions, &datagram->key);
-    if (!session)
-        return false;
     publish->relay->now = now;
+    if (!session || !session_renew(sessions, session))
+        return false;
     session_touch(sessions, session, true);
     udp_send_from(session->port->mapping, datagram, &session->peer.real, &session->local);
     return true;

@@ -50,6 +50,17 @@ void relay_set_mtu(struct relay *relay, uint32_t mtu)
     relay->mtu = mtu;
 }
 
+void relay_set_judge(struct relay *relay, relay_judge *judge, void *ctx)
+{
+    relay->judge = judge;
+    relay->judge_ctx = ctx;
+}
+
+void relay_policy_changed(struct relay *relay)
+{
+    relay->policies++;
+}
+
 bool relay_run(struct relay *relay, uint64_t now)
 {
     bool datagrams, bytes;

@@ -25,6 +25,14 @@ void relay_set_mtu(struct relay *relay, uint32_t mtu);
 void relay_tcp_connect(struct relay *relay, struct flow_handle flow, const struct ip_endpoint *to,
                        uint64_t now);
 
+/* May the connection of `flow` stay? `client` (NULL: the guest began it) came to a published port.
+ */
+typedef bool relay_tcp_keep(void *ctx, struct flow_handle flow, const struct ip_address *client);
+/* Asks `keep` about at most `max` connections, from *at (0 at first) on, and resets the others on
+ * both sides. Not from within a call of the stack's. True: there are more. */
+bool relay_tcp_review(struct relay *relay, uint32_t *at, uint32_t max, relay_tcp_keep *keep,
+                      void *ctx);
+
 /* Sends the guest's datagram from the socket of its (address, port), made if missing, to `to`. */
 void relay_udp_send(struct relay *relay, const struct udp_datagram *datagram,
                     const struct ip_endpoint *to, uint64_t now);
@@ -37,6 +45,13 @@ void relay_udp_peer_allow(struct relay *relay, const struct flow_key *key, uint3
 
 void relay_echo_send(struct relay *relay, const struct echo_request *request,
                      const struct ip_address *to, uint64_t now);
+/* May the guest still send under `key`? */
+typedef bool relay_judge(void *ctx, const struct flow_key *key);
+/* To be asked about whoever sends datagrams or echo replies to the guest, once after each
+ * relay_policy_changed(). Without it all may. */
+void relay_set_judge(struct relay *relay, relay_judge *judge, void *ctx);
+void relay_policy_changed(struct relay *relay);
+
 /* 0: ping sockets or raw sockets may be used; negative errno: neither (said in a note at start). */
 int relay_echo_available(const struct relay *relay, bool v6);
 

@@ -280,8 +280,9 @@ static void reply_arrived(struct mapping *mapping, struct msghdr *msg, const uin
         return; /* a raw socket's: somebody else's ping */
     if (ip_endpoint_from_sockaddr(msg->msg_name, &from))
         peer = mapping_peer_of_real(mapping, &from.address, 0);
-    if (!peer) {
-        count(mapping->relay->counters, COUNTER_relay_echo_unknown_peer);
+    if (!peer || !mapping_peer_may_answer(mapping, peer)) {
+        count(mapping->relay->counters,
+              peer ? COUNTER_relay_answer_denied : COUNTER_relay_echo_unknown_peer);
         return;
     }
     parse_control(msg, &reply);

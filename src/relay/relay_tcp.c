@@ -64,8 +64,9 @@ enum flow_flag {
     FLOW_WRITE_BLOCKED = 32, /* the stack waits for tcp_writable() */
     FLOW_OUT_ARMED = 64,     /* registered with EPOLLOUT */
     FLOW_KEEPALIVE = 128,
-    FLOW_SHUT = 256,    /* the guest sent all it had, and FIN */
-    FLOW_OFFERED = 512, /* accepted for the guest, who has not answered yet */
+    FLOW_SHUT = 256,      /* the guest sent all it had, and FIN */
+    FLOW_OFFERED = 512,   /* accepted for the guest, who has not answered yet */
+    FLOW_ACCEPTED = 1024, /* a client's, by a published port */
 };
 
 struct flow {
@@ -443,7 +444,7 @@ void relay_tcp_accepted(struct relay *relay, int take_fd, const struct flow_key 
         return;
     }
     flow->state = FLOW_OPEN;
-    flow->flags = FLOW_OFFERED | FLOW_PAUSED;
+    flow->flags = FLOW_ACCEPTED | FLOW_OFFERED | FLOW_PAUSED;
     if (flow_register(flow, false) < 0 ||
         !tcp_open_to_guest(relay->stack, key, &upstream, relay, flow_token(flow), &flow->handle)) {
         count(relay->counters, COUNTER_publish_no_flow);
@@ -461,6 +462,49 @@ void relay_tcp_link_down(struct relay *relay)
         if (flow && (flow->flags & FLOW_OFFERED))
             offer_lapsed(flow);
     }
+}
+
+/* ---- judged again ---- */
+
+/* False: the connection is dead already, and its end on the way. */
+static bool client_of(const struct flow *flow, struct ip_address *ret)
+{
+    struct sockaddr_storage sa;
+    socklen_t len = sizeof sa;
+    struct ip_endpoint client;
+
+    if (getpeername(flow->fd, (struct sockaddr *)&sa, &len) < 0 ||
+        !ip_endpoint_from_sockaddr((struct sockaddr *)&sa, &client))
+        return false;
+    *ret = client.address;
+    return true;
+}
+
+static void flow_review(struct flow *flow, relay_tcp_keep *keep, void *ctx)
+{
+    struct relay *relay = flow->relay;
+    const uint64_t token = flow_token(flow);
+    const bool accepted = flow->flags & FLOW_ACCEPTED;
+    struct ip_address client;
+
+    if (accepted && !client_of(flow, &client))
+        return;
+    if (keep(ctx, flow->handle, accepted ? &client : NULL) || !(flow = flow_of(relay, token)))
+        return;
+    flow->flags &= (uint16_t)~FLOW_OFFERED; /* neither the guest nor the client is to blame */
+    tcp_abort(relay->stack, flow->handle);
+}
+
+bool relay_tcp_review(struct relay *relay, uint32_t *at, uint32_t max, relay_tcp_keep *keep,
+                      void *ctx)
+{
+    for (; *at < slots_limit(&relay->flows) && max > 0; (*at)++, max--) {
+        struct flow *flow = slots_at(&relay->flows, *at);
+
+        if (flow && flow->state != FLOW_ORPHAN)
+            flow_review(flow, keep, ctx);
+    }
+    return *at < slots_limit(&relay->flows);
 }
 
 /* ---- events ---- */

@@ -346,16 +346,22 @@ static struct arrival arrival_at(struct udp_receiver *receiver, unsigned i)
     return arrival;
 }
 
+/* NULL: counted. */
 static struct peer *sender_of(struct mapping *mapping, const struct sockaddr_in6 *from,
                               const struct arrival *arrival)
 {
-    struct ip_endpoint real;
+    struct ip_endpoint real = {.port = 0};
+    struct peer *peer;
 
-    if (!ip_endpoint_from_sockaddr((const struct sockaddr *)from, &real))
-        return NULL;
+    (void)ip_endpoint_from_sockaddr((const struct sockaddr *)from, &real);
     if (mapping->published)
         return publish_udp_sender(mapping, &real, &arrival->local);
-    return mapping_peer_of_real(mapping, &real.address, real.port);
+    peer = mapping_peer_of_real(mapping, &real.address, real.port);
+    if (peer && mapping_peer_may_answer(mapping, peer))
+        return peer;
+    count(mapping->relay->counters,
+          peer ? COUNTER_relay_answer_denied : COUNTER_relay_udp_unknown_peer);
+    return NULL;
 }
 
 static void take_in(struct mapping *mapping, struct udp_receiver *receiver, unsigned n)
@@ -367,11 +373,8 @@ static void take_in(struct mapping *mapping, struct udp_receiver *receiver, unsi
         const struct arrival arrival = arrival_at(receiver, i);
         struct peer *peer = sender_of(mapping, &receiver->from[i], &arrival);
 
-        if (!peer) {
-            if (!mapping->published) /* there it was refused, and counted */
-                count(mapping->relay->counters, COUNTER_relay_udp_unknown_peer);
+        if (!peer)
             continue;
-        }
         known = true;
         if (arrival.run_size)
             output_run(mapping, &run, peer, &arrival);

@@ -109,6 +109,23 @@ static void raw_socket_replies_come_back_over_ipv6(void **state)
     replies_come_back(bench_with(state, false), true);
 }
 
+static bool denies_all(void *ctx, const struct flow_key *key)
+{
+    (void)ctx, (void)key;
+    return false;
+}
+
+static void replies_of_whom_a_new_policy_denies_are_not_passed_on(void **state)
+{
+    struct bench *bench = bench_with(state, true);
+
+    relay_set_judge(bench->relay, denies_all, NULL);
+    guest_pings(bench, key_of(77, false), 1, 56);
+    relay_policy_changed(bench->relay); /* while the reply is on its way */
+    BENCH_UNTIL(bench, counted(bench, COUNTER_relay_answer_denied) == 1);
+    assert_int_equal(bench->stack->reply_count, 0);
+}
+
 static void largest_echo_comes_back(void **state)
 {
     struct bench *bench = bench_with(state, true);
@@ -218,6 +235,7 @@ int main(void)
         T(ping_socket_replies_come_back_over_ipv6),
         T(raw_socket_replies_come_back),
         T(raw_socket_replies_come_back_over_ipv6),
+        T(replies_of_whom_a_new_policy_denies_are_not_passed_on),
         T(largest_echo_comes_back),
         T(time_exceeded_reaches_a_ping_socket),
         T(time_exceeded_reaches_a_raw_socket),

@@ -153,6 +153,16 @@ void tcp_host_reset(struct stack *stack, struct flow_handle flow)
     end(f, TCP_CLOSE_FINISHED);
 }
 
+void tcp_abort(struct stack *stack, struct flow_handle flow)
+{
+    struct fake_flow *f = live(stack, flow);
+
+    if (!f)
+        return;
+    f->aborted = true;
+    end(f, TCP_CLOSE_VANISHED);
+}
+
 void tcp_writable(struct stack *stack, struct flow_handle flow)
 {
     struct fake_flow *f = live(stack, flow);

@@ -24,7 +24,7 @@
 #define DATAGRAM_MAX  65600
 
 struct fake_flow {
-    bool gone, connected, eof, host_reset, writable_again;
+    bool gone, connected, eof, host_reset, aborted, writable_again;
     int refused; /* -1, or enum tcp_refusal */
     const struct tcp_upstream *upstream;
     void *ctx;

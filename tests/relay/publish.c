@@ -456,6 +456,40 @@ static void a_port_that_is_taken_is_named_with_the_mend_and_none_is_left_open(vo
     assert_false(publish_leads_to(publish, IPPROTO_TCP, 1));
 }
 
+static bool keep_nobody_of(void *ctx, struct flow_handle flow, const struct ip_address *client)
+{
+    const struct ip_address *denied = ctx;
+
+    (void)flow;
+    assert_non_null(client);
+    return !ip_address_equal(client, denied);
+}
+
+static void clients_are_judged_again_by_their_own_address(void **state)
+{
+    struct bench *bench = *state;
+    struct ip_address denied = address("192.0.2.1");
+    uint16_t port;
+    uint32_t at = 0;
+    int answered, waiting;
+
+    publish_at(bench, AF_INET, SOCK_STREAM, &port);
+    answered = client_of(AF_INET, SOCK_STREAM, port);
+    BENCH_UNTIL(bench, fake_flow(bench, 0)->to_guest);
+    guest_answers(bench, 0, 1024);
+    waiting = client_of(AF_INET, SOCK_STREAM, port);
+    BENCH_UNTIL(bench, fake_flow(bench, 1)->to_guest);
+    assert_false(relay_tcp_review(bench->relay, &at, UINT32_MAX, keep_nobody_of, &denied));
+    assert_false(fake_flow(bench, 0)->gone || fake_flow(bench, 1)->gone);
+    denied = loopback4(0).address; /* the guest knows them as the gateway */
+    at = 0;
+    assert_false(relay_tcp_review(bench->relay, &at, UINT32_MAX, keep_nobody_of, &denied));
+    assert_true(fake_flow(bench, 0)->aborted && fake_flow(bench, 1)->aborted);
+    assert_reset(answered);
+    assert_reset(waiting);
+    assert_int_equal(counted(bench, COUNTER_publish_unanswered), 0);
+}
+
 /* ---- datagrams ---- */
 
 /* The guest's answer to what it was sent last. */
@@ -626,6 +660,23 @@ static void a_client_that_is_no_longer_admitted_is_not_heard(void **state)
     close(client);
 }
 
+static void the_guest_does_not_answer_a_client_that_is_no_longer_admitted(void **state)
+{
+    struct bench *bench = *state;
+    struct publish *publish;
+    int client = heard_client(bench, AF_INET, &publish);
+    char byte;
+
+    world.refuse = true;
+    assert_true(guest_replies(bench, publish, "x"));
+    assert_int_equal(recv(client, &byte, 1, 0), 1);
+    publish_policy_changed(publish);
+    assert_false(guest_replies(bench, publish, "x"));
+    assert_int_equal(recv(client, &byte, 1, MSG_DONTWAIT), -1);
+    assert_int_equal(world.asked, 2);
+    close(client);
+}
+
 static void clients_that_fall_silent_are_forgotten(void **state)
 {
     struct bench *bench = *state;
@@ -658,11 +709,13 @@ int main(void)
         TEST(a_fin_before_the_answer_comes_behind_the_bytes),
         TEST(without_descriptors_accepting_rests_and_goes_on),
         TEST(a_port_that_is_taken_is_named_with_the_mend_and_none_is_left_open),
+        TEST(clients_are_judged_again_by_their_own_address),
         TEST(datagrams_go_both_ways_and_clients_are_told_apart),
         TEST(answers_leave_from_the_address_that_the_client_sent_to),
         TEST(a_client_follows_the_guest_to_another_address_until_it_is_answered),
         TEST(what_answers_no_client_is_not_ours),
         TEST(a_client_that_is_no_longer_admitted_is_not_heard),
+        TEST(the_guest_does_not_answer_a_client_that_is_no_longer_admitted),
         TEST(clients_that_fall_silent_are_forgotten),
     };
 

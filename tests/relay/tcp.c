@@ -512,6 +512,37 @@ static void stale_token_does_nothing(void **state)
     close(peer);
 }
 
+/* Keeps all but those of `denied`; nobody came by a published port. */
+static bool keep_others(void *ctx, struct flow_handle flow, const struct ip_address *client)
+{
+    const uint32_t *denied = ctx;
+
+    assert_null(client);
+    return flow.index != *denied;
+}
+
+static void who_is_not_to_be_kept_is_reset_on_both_sides_and_nobody_else(void **state)
+{
+    struct bench *bench = *state;
+    uint32_t denied = 1, at = 0, asked = 0;
+    int peers[3];
+    char byte;
+
+    for (uint32_t i = 0; i < 3; i++)
+        peers[i] = established(bench, i, 1024);
+    for (; relay_tcp_review(bench->relay, &at, 1, keep_others, &denied); asked++)
+        ;
+    assert_true(asked >= 2); /* one place at a time, as was asked for */
+    for (uint32_t i = 0; i < 3; i++)
+        assert_int_equal(fake_flow(bench, i)->aborted, i == denied);
+    assert_int_equal(recv(peers[denied], &byte, 1, 0), -1);
+    assert_int_equal(errno, ECONNRESET);
+    write_all(peers[0], "x", 1);
+    BENCH_UNTIL(bench, fake_flow(bench, 0)->received == 1);
+    for (uint32_t i = 0; i < 3; i++)
+        close(peers[i]);
+}
+
 static void freeing_the_relay_resets_both_sides(void **state)
 {
     struct bench *bench = *state;
@@ -566,6 +597,7 @@ int main(void)
         T(vanished_guest_resets_the_peer_at_once),
         T(keepalive_is_turned_on),
         T(stale_token_does_nothing),
+        T(who_is_not_to_be_kept_is_reset_on_both_sides_and_nobody_else),
         T(freeing_the_relay_resets_both_sides),
         T(idle_flows_cause_no_event),
     };

@@ -658,6 +658,51 @@ static void verdict_is_remembered_until_the_policy_changes(void **state)
     assert_false(relay_udp_peer_known(bench->relay, &key, 1, &known));
 }
 
+static bool denies(void *ctx, const struct flow_key *key)
+{
+    uint16_t *denied = ctx;
+
+    denied[1]++;
+    return key->remote_port != denied[0];
+}
+
+static void who_is_denied_by_a_new_policy_is_not_heard_any_more(void **state)
+{
+    struct bench *bench = *state;
+    uint16_t port, other_port, denied[2] = {0, 0};
+    int server = server_socket(AF_INET, SOCK_DGRAM, &port);
+    int other = server_socket(AF_INET, SOCK_DGRAM, &other_port);
+    struct sockaddr_storage from;
+    char buffer[8];
+
+    relay_set_judge(bench->relay, denies, denied);
+    guest_sends(bench, key_of(5000, port, false), "x", 1);
+    guest_sends(bench, key_of(5000, other_port, false), "x", 1);
+    relay_batch_end(bench->relay);
+    assert_int_equal(server_receives(server, buffer, sizeof buffer, &from), 1);
+    server_sends(server, "a", 1, &from);
+    BENCH_UNTIL(bench, bench->stack->output_count == 1);
+    assert_int_equal(denied[1], 0); /* as long as the policy is the one that allowed it */
+
+    denied[0] = port;
+    relay_policy_changed(bench->relay);
+    server_sends(server, "b", 1, &from); /* the guest sends nothing meanwhile */
+    server_sends(server, "c", 1, &from);
+    server_sends(other, "d", 1, &from);
+    server_sends(other, "e", 1, &from);
+    BENCH_UNTIL(bench, bench->stack->output_count == 2); /* both of one sender's go together */
+    assert_int_equal(bench->stack->outputs[1].key.remote_port, other_port);
+    assert_int_equal(counted(bench, COUNTER_relay_answer_denied), 2);
+    assert_int_equal(denied[1], 2); /* once each */
+
+    guest_sends(bench, key_of(5000, port, false), "x", 1); /* was judged, and allowed */
+    relay_batch_end(bench->relay);
+    server_sends(server, "f", 1, &from);
+    BENCH_UNTIL(bench, bench->stack->output_count == 3);
+    close(server);
+    close(other);
+}
+
 static void peers_are_bounded_and_the_oldest_goes(void **state)
 {
     struct bench *bench = *state;
@@ -808,6 +853,7 @@ int main(void)
         T(error_within_a_batch_costs_another_nothing),
         T(unspecified_destination_is_refused),
         T(verdict_is_remembered_until_the_policy_changes),
+        T(who_is_denied_by_a_new_policy_is_not_heard_any_more),
         T(peers_are_bounded_and_the_oldest_goes),
         T(mapping_ends_when_idle),
         T(mapping_that_was_answered_lives_longer),
