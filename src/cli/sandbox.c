@@ -41,7 +41,7 @@
 struct child {
     const struct culvert_config *config;
     int peer;
-    char *resolv_conf, *hosts; /* the host's own; NULL: none */
+    char *resolv_conf; /* the host's own; NULL: none */
 };
 
 static _Noreturn void fail(const char *what, int error, const char *mend)
@@ -155,31 +155,27 @@ static void format_addresses(const struct culvert_config *config, struct address
     ip_address_format(&config->ipv6.dns, ret->dns6);
 }
 
-static char *make_hosts(const struct child *child, const struct address_texts *texts)
+static char *make_hosts(const struct culvert_config *config, const struct address_texts *texts)
 {
-    const struct culvert_config *config = child->config;
-    bool ipv6 = config->ipv6_mode == CONFIG_IPV6_ON;
-    struct names_entry always[2 + CONFIG_DNS_HOSTS_MAX];
+    struct names_entry entries[6 + CONFIG_DNS_HOSTS_MAX];
     char dns_hosts[CONFIG_DNS_HOSTS_MAX][IP_ADDRESS_TEXT_MAX], hostname[65] = "localhost";
+    bool ipv6 = config->ipv6_mode == CONFIG_IPV6_ON;
     size_t count = 0;
 
-    always[count++] = (struct names_entry){texts->gateway4, "host.culvert.internal"};
+    gethostname(hostname, sizeof hostname - 1);
+    entries[count++] = (struct names_entry){texts->gateway4, "host.culvert.internal"};
     if (ipv6)
-        always[count++] = (struct names_entry){texts->gateway6, "host.culvert.internal"};
+        entries[count++] = (struct names_entry){texts->gateway6, "host.culvert.internal"};
     for (size_t i = 0; i < config->dns_host_count; i++)
-        always[count++] =
+        entries[count++] =
             (struct names_entry){ip_address_format(&config->dns_hosts[i].address, dns_hosts[i]),
                                  config->dns_hosts[i].name};
-    gethostname(hostname, sizeof hostname - 1);
-
-    const struct names_entry missing[] = {
-        {"127.0.0.1", "localhost"},
-        {"::1", "localhost"},
-        {texts->guest4, hostname},
-        {texts->guest6, hostname}, /* last: left out without IPv6 */
-    };
-    return hosts_text(child->hosts, always, count, missing,
-                      sizeof missing / sizeof missing[0] - !ipv6);
+    entries[count++] = (struct names_entry){"127.0.0.1", "localhost"};
+    entries[count++] = (struct names_entry){"::1", "localhost"};
+    entries[count++] = (struct names_entry){texts->guest4, hostname};
+    if (ipv6)
+        entries[count++] = (struct names_entry){texts->guest6, hostname};
+    return hosts_text(entries, count);
 }
 
 static void configure_names(const struct child *child)
@@ -194,7 +190,7 @@ static void configure_names(const struct child *child)
         texts.dns4, child->config->ipv6_mode == CONFIG_IPV6_ON ? texts.dns6 : NULL, NULL};
 
     resolv_conf = resolv_conf_text(child->resolv_conf, nameservers);
-    hosts = make_hosts(child, &texts);
+    hosts = make_hosts(child->config, &texts);
     if (resolv_conf && hosts)
         r = private_etc_mount(resolv_conf, hosts);
     if (r < 0)
@@ -246,7 +242,6 @@ int sandbox_begin(struct sandbox *ret, const struct culvert_config *config, char
         return pid;
     if (pid == 0) {
         child.resolv_conf = text_file_read("/etc/resolv.conf");
-        child.hosts = text_file_read("/etc/hosts");
         run_child(&child, argv, mask);
     }
     ret->init = pid;

@@ -48,32 +48,7 @@ char *resolv_conf_text(const char *host, const char *const *nameservers)
     return fclose(file) == 0 ? text : NULL;
 }
 
-/* Does any line of a hosts file give `name`? */
-static bool hosts_has(const char *hosts, const char *name)
-{
-    size_t name_len = strlen(name);
-
-    for (const char *at = hosts; at && *at;) {
-        const char *end = line_end(at);
-        bool is_address = true; /* a line's first word */
-
-        while (at < end && *at != '#') {
-            size_t len;
-
-            at += strspn(at, " \t\r");
-            len = strcspn(at, " \t\r\n#");
-            if (!is_address && len == name_len && strncasecmp(at, name, len) == 0)
-                return true;
-            is_address = is_address && len == 0;
-            at += len;
-        }
-        at = *end ? end + 1 : end;
-    }
-    return false;
-}
-
-char *hosts_text(const char *host, const struct names_entry *always, size_t always_count,
-                 const struct names_entry *missing, size_t missing_count)
+char *hosts_text(const struct names_entry *entries, size_t count)
 {
     char *text = NULL;
     size_t len;
@@ -81,13 +56,8 @@ char *hosts_text(const char *host, const struct names_entry *always, size_t alwa
 
     if (!file)
         return NULL;
-    for (size_t i = 0; i < always_count; i++)
-        fprintf(file, "%s %s\n", always[i].address, always[i].name);
-    for (size_t i = 0; i < missing_count; i++)
-        if (!hosts_has(host, missing[i].name))
-            fprintf(file, "%s %s\n", missing[i].address, missing[i].name);
-    if (host)
-        fputs(host, file);
+    for (size_t i = 0; i < count; i++)
+        fprintf(file, "%s %s\n", entries[i].address, entries[i].name);
     return fclose(file) == 0 ? text : NULL;
 }
 

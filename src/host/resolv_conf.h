@@ -13,10 +13,9 @@ struct names_entry {
 /* `nameservers` (ended by NULL) followed by what `host` (the host's own file, NULL: none) says of
  * search lists and options. malloc'ed, NULL with ENOMEM. */
 char *resolv_conf_text(const char *host, const char *const *nameservers);
-/* `entries` whose address-and-name the host's file does not settle, then that file (NULL: none) as
- * it is. An entry that is `always` given comes first, so that it wins over the host's. */
-char *hosts_text(const char *host, const struct names_entry *always, size_t always_count,
-                 const struct names_entry *missing, size_t missing_count);
+/* The lines of /etc/hosts: these entries and none of the host's, whose names are its own affair.
+ * malloc'ed, NULL with ENOMEM. */
+char *hosts_text(const struct names_entry *entries, size_t count);
 
 /* A whole small file, following symbolic links; NULL with errno. More than 1 MiB: EFBIG. */
 char *text_file_read(const char *path);

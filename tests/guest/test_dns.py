@@ -143,6 +143,21 @@ def the_host_has_a_name(lab, ask):
     equal(ask("other.culvert.internal", "A")[0], "NXDOMAIN")
 
 
+@test
+def names_of_the_hosts_own_file_are_not_known_inside(lab):
+    prepare(lab)
+    with open("/etc/hosts", "a") as file:
+        file.write("93.184.216.99 intranet intranet.corp.test\n10.9.8.7 www.test\n")
+    equal(lab.host.run("getent", "ahostsv4", "intranet")[1].split()[0], "93.184.216.99")
+    with lab.guest() as guest:
+        for name in ("intranet", "intranet.corp.test"):
+            check(dig(guest, name, "A")[0] in ("NXDOMAIN", "REFUSED", "SERVFAIL"), name)
+        equal(dig(guest, "www.test", "A")[1], ["93.184.216.80"])
+        equal(dig(guest, "-x", "93.184.216.99")[1], [])
+    for name in ("intranet", "intranet.corp.test"):
+        equal(culvert_run(lab, "getent", "ahostsv4", name)[0], 2)
+
+
 # ---- sizes ----
 
 

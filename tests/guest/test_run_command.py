@@ -420,7 +420,8 @@ def check_names(caller):
     equal(resolv_conf.splitlines()[0], "nameserver 10.0.2.3")
     equal("1.2.3.4" in resolv_conf, False)
     contains(hosts, "10.0.2.2 host.culvert.internal\n")
-    contains(hosts, "localhost")
+    contains(hosts, "127.0.0.1 localhost\n")
+    equal("intranet" in hosts, False)
     equal(int(count) > 0, True)
 
 
@@ -438,7 +439,8 @@ def resolv_conf_and_hosts_are_right_whatever_the_hosts_are(caller):
         file.write("nameserver 1.2.3.4\nsearch lan.example\n")
     for kind, content in HOST_STATES.values():
         set_host_file("/etc/resolv.conf", content, kind)
-        set_host_file("/etc/hosts", "127.0.0.1 localhost\n" if kind == "file" else content, kind)
+        set_host_file("/etc/hosts", "127.0.0.1 localhost\n10.9.8.7 intranet\n"
+                      if kind == "file" else content, kind)
         check_names(caller)
     contains(caller.run("cat", "/etc/resolv.conf")[1], "search lan.example")
 
