@@ -16,8 +16,8 @@ packages_of() {
         echo clang clang-format-14 clang-tidy-14 cppcheck g++ \
             libcmocka-dev libldns-dev \
             bind9-dnsutils busybox-static curl dnsmasq-base ethtool iperf3 iproute2 iputils-ping \
-            iputils-tracepath isc-dhcp-client ldnsutils ndisc6 netcat-openbsd nftables procps \
-            python3 qemu-system-x86 socat strace traceroute udhcpc
+            iputils-tracepath isc-dhcp-client knot-dnsutils ldnsutils ndisc6 netcat-openbsd \
+            nftables procps python3 qemu-system-x86 socat strace traceroute udhcpc
         ;;
     bench) echo curl dnsmasq-base dnsperf iperf3 iproute2 passt procps python3 slirp4netns strace ;;
     *)

@@ -115,6 +115,62 @@ def data_does_not_tunnel_out_in_names(lab):
             equal(dig(guest, f"{i:060d}.{i:060d}.tunnel.example", "TXT")[0], "NXDOMAIN")
         with open(_cache["log"]) as file:
             check("tunnel" not in file.read(), "a name with data got out")
+        equal(guest.counters()["dns_denied"], 20)
+
+
+# The first rule that applies to a name decides; those about addresses do not apply to any.
+DECISIONS = {
+    "an_allow_of_everything": (["allow any to any"], "asked"),
+    "an_allow_of_a_group": (["allow tcp to public"], "asked"),
+    "an_allow_of_private_addresses": (["allow tcp to private"], "asked"),
+    "an_allow_of_the_host": (["allow any to host"], "refused"),
+    "an_allow_of_its_domain_with_a_port": (["allow udp to www.ok.test port 123"], "asked"),
+    "a_wildcard_above_it": (["allow any to *.test"], "asked"),
+    "an_allow_of_another_name": (["allow any to only.ok.test"], "refused"),
+    "an_allow_of_names_below_it": (["allow any to *.www.ok.test"], "asked"),
+    "an_allow_of_its_address": (["allow tcp to 93.184.216.80"], "refused"),
+    "an_allow_of_the_resolver": (["allow any to dns"], "refused"),
+    "a_deny_of_its_domain": (["deny to www.ok.test", "allow any to any"], "refused"),
+    "a_drop_of_its_domain": (["drop to *.ok.test", "allow any to any"], "refused"),
+    "a_deny_of_everything": (["deny to any", "allow any to *.ok.test"], "refused"),
+    "a_deny_of_its_domain_that_has_a_port":
+        (["deny to www.ok.test port 80", "allow any to any"], "asked"),
+    "a_deny_of_its_domain_that_has_a_protocol":
+        (["deny udp to www.ok.test", "allow any to any"], "asked"),
+    "a_deny_of_a_group": (["deny to public", "allow any to *.ok.test"], "asked"),
+    "a_deny_of_addresses": (["deny to 0.0.0.0/0", "allow any to *.ok.test"], "asked"),
+    "a_deny_behind_the_allow": (["allow any to *.ok.test", "deny to www.ok.test"], "asked"),
+    "no_rule": ([], "refused"),
+}
+
+
+@for_each(rule=list(DECISIONS))
+def a_question_under(lab, rule):
+    rules, outcome = DECISIONS[rule]
+    asked_outside = outcome != "refused"
+    with sandbox(lab, rules=["allow any to elsewhere.example", *rules]) as guest:
+        before = asked("www.ok.test")
+        rcode, data, _ = dig(guest, "www.ok.test", "A")
+        equal((rcode, data), ("NOERROR", ["93.184.216.80"]) if asked_outside else ("NXDOMAIN", []))
+        equal(asked("www.ok.test") - before, int(asked_outside))
+
+
+@test
+def every_client_sees_a_denied_name_as_one_that_does_not_exist(lab):
+    with sandbox(lab) as guest:
+        for words in (["drill", "@" + DNS4], ["drill", "-t", "@" + DNS6], ["kdig", "@" + DNS4],
+                      ["kdig", "+tcp", "@" + DNS6], ["host", "-v"], ["nslookup"]):
+            if shutil.which(words[0]):
+                name = ["secret.other.test"] + ([DNS4] if words[0] in ("host", "nslookup") else [])
+                _, out, err = guest.run(*words, *name)
+                check("NXDOMAIN" in out, f"{words} {out} {err}")
+    equal(asked("secret.other.test"), 0)
+
+
+@test
+def servers_are_not_asked_about_themselves(lab):
+    with sandbox(lab) as guest:
+        equal(dig(guest, "www.ok.test", "CH", "TXT")[0], "REFUSED")
 
 
 @test
@@ -126,7 +182,8 @@ def denied_names_can_be_refused_or_zero(lab):
         equal(dig(guest, "secret.other.test", "AAAA")[:2], ("NOERROR", ["::"]))
 
 
-@for_each(server=[OTHER4, OTHER6, "45.33.7.7"])
+@for_each(server=[OTHER4, OTHER6, "45.33.7.7", "10.0.2.2", "fd63:756c:7665::2", "192.168.1.1",
+                  "169.254.169.254"])
 def another_resolver_is_answered_for_by_ours(lab, server):
     with sandbox(lab) as guest:
         for transport in ("+notcp", "+tcp"):
@@ -138,7 +195,13 @@ def another_resolver_is_answered_for_by_ours(lab, server):
 def dns_over_tls_from_inside_is_refused(lab):
     with sandbox(lab, rules=RULES + ("allow any to any",)) as guest:
         lab.internet.listen(OTHER4, 853)
-        fails_with(errno.ECONNREFUSED, guest.connect, OTHER4, 853)
+        for server in (OTHER4, DNS4):
+            fails_with(errno.ECONNREFUSED, guest.connect, server, 853)
+            quic = guest.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            quic.connect((server, 853))
+            quic.send(b"x" * 1200)
+            fails_with((errno.EACCES, errno.ECONNREFUSED, errno.EHOSTUNREACH), quic.recv, 100)
+        equal(guest.counters()["policy_denied_dns_tls"], 4)
 
 
 @test
@@ -153,7 +216,12 @@ def names_of_private_addresses_stay_here(lab):
     with sandbox(lab, rules=("allow to dns", "allow any to public")) as guest:
         for address in ("10.0.0.1", "192.168.1.1", "127.0.1.1", "169.254.169.254", "fd00::1"):
             equal(dig(guest, "-x", address)[0], "NXDOMAIN", address)
-        equal(asked("1.0.0.10.in-addr.arpa"), 0)
+        for words in (["1.0.0.10.in-addr.arpa", "ANY"], ["10.in-addr.arpa", "SOA"],
+                      ["lb._dns-sd._udp.0.0.0.10.in-addr.arpa", "PTR"]):
+            equal(dig(guest, *words)[0], "NXDOMAIN", words[0])
+            equal(asked(words[0]), 0)
+        dig(guest, "-x", "93.184.216.80")
+        equal(asked("80.216.184.93.in-addr.arpa"), 1)
 
 
 # ---- answers ----
@@ -199,6 +267,22 @@ def names_of_a_zone_are_asked_of_its_resolver(lab):
     with sandbox(lab, "--dns", f"corp.test={CORP4}") as guest:
         equal(dig(guest, "git.corp.test", "A")[1], ["10.9.9.9"])
         equal(dig(guest, "www.ok.test", "A")[1], ["93.184.216.80"])
+    with sandbox(lab, "--dns", f"test={CORP4}", "--dns", f"ok.test={INTERNET4}") as guest:
+        equal(dig(guest, "git.corp.test", "A")[1], ["10.9.9.9"])
+        equal(dig(guest, "www.ok.test", "A")[1], ["93.184.216.80"], "the longest zone")
+
+
+@test
+def a_name_of_an_option_leads_where_the_option_says(lab):
+    with sandbox(lab, "--dns-host", "db.ok.test=10.1.2.3", "--dns-host", "www.ok.test=10.1.2.4",
+                 "--dns-host", "unlisted.example=10.1.2.5") as guest:
+        before = asked("www.ok.test")
+        for name, address in (("db.ok.test", "10.1.2.3"), ("www.ok.test", "10.1.2.4"),
+                              ("unlisted.example", "10.1.2.5")):
+            equal(dig(guest, name, "A")[1], [address])
+            equal(dig(guest, "-x", address)[1][0].lower(), name + ".")
+        equal(dig(guest, "host.culvert.internal", "A")[1], ["10.0.2.2"])
+        equal((asked("db.ok.test"), asked("www.ok.test")), (0, before))
 
 
 def make_certificate(name):
@@ -256,8 +340,14 @@ def a_resolver_by_tls_is_asked_over_one_connection(lab):
             equal(len(seen), 1)
         with lab.guest("--dns", f"tls://other.example@{OTHER4}:{port}", rules=()) as guest:
             equal(dig(guest, "www.ok.test", "A")[0], "SERVFAIL")
+            check(guest.counters()["dns_tls_untrusted"] > 0, "the certificate is for another name")
     finally:
         del os.environ["SSL_CERT_FILE"]
+    with lab.guest("--dns", f"tls://dns.example@{OTHER4}:{port}", rules=()) as guest:
+        equal(dig(guest, "www.ok.test", "A")[0], "SERVFAIL")
+        counters = guest.counters()
+        check(counters["dns_tls_untrusted"] > 0, "nobody vouches for the certificate")
+        check("dns_upstream_udp" not in counters, "asked in the clear instead")
 
 
 if __name__ == "__main__":
