@@ -5,6 +5,7 @@
  *     load serve [-p PORT]           on 127.0.0.1; commands on stdin: reset, udp, tcp
  *     load tcp-up|tcp-down HOST      -p PORT -t SECONDS -s STREAMS
  *     load rr|crr HOST               -p PORT -t SECONDS -n COUNT
+ *     load http HOST                 -p PORT: waits for the first byte of an answer
  *     load udp-up|udp-down HOST      -p PORT -t SECONDS -g DATAGRAMS_PER_SEND
  *     load idle HOST                 -p PORT -t SECONDS -n FLOWS: opened within that time, and held
  *                                    until a line comes on stdin
@@ -49,6 +50,7 @@ enum service {
     SERVICE_ECHO,       /* TCP: a byte for a byte */
     SERVICE_ECHO_ONCE,  /* the same for short connections, served one after the other */
     SERVICE_HOLD,       /* TCP: accepts, and nothing more */
+    SERVICE_HTTP,       /* TCP: answers a request */
     SERVICE_UDP_SINK,   /* UDP: counts */
     SERVICE_UDP_SOURCE, /* UDP: floods whoever asks with struct flood */
     SERVICE_COUNT
@@ -179,6 +181,23 @@ static void echo(int fd)
         ;
 }
 
+static void answer_request(int fd)
+{
+    static const char answer[] = "HTTP/1.0 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
+    char request[4096];
+    size_t have = 0;
+    ssize_t n;
+    set_timeout(fd, SO_RCVTIMEO, 5);
+    while ((n = read(fd, request + have, sizeof request - 1 - have)) > 0) {
+        have += (size_t)n;
+        request[have] = 0;
+        if (strstr(request, "\r\n\r\n")) {
+            (void)!write(fd, answer, sizeof answer - 1);
+            return;
+        }
+    }
+}
+
 static void *serve_connection(void *arg)
 {
     struct connection connection = *(struct connection *)arg;
@@ -189,6 +208,8 @@ static void *serve_connection(void *arg)
         read_all(connection.fd, UINT64_MAX, &sinks.records[record]);
     } else if (connection.service == SERVICE_SOURCE) {
         write_until(connection.fd, UINT64_MAX);
+    } else if (connection.service == SERVICE_HTTP) {
+        answer_request(connection.fd);
     } else {
         echo(connection.fd);
     }
@@ -529,6 +550,17 @@ static int rr(const struct options *o)
     return latencies(o, fd);
 }
 
+static int http(const struct options *o)
+{
+    static const char request[] = "GET / HTTP/1.0\r\n\r\n";
+    char byte;
+    int fd = must_connect(o, SERVICE_HTTP, SOCK_STREAM);
+    if (write(fd, request, sizeof request - 1) < 0 || read(fd, &byte, 1) != 1)
+        die("request");
+    printf("{\"answered\": true}\n");
+    return 0;
+}
+
 /* ---- UDP */
 
 static int udp_up(const struct options *o)
@@ -601,7 +633,7 @@ static int spawn(const struct options *o, char **command)
 
 static void usage(void)
 {
-    fprintf(stderr, "usage: load serve|tcp-up|tcp-down|rr|crr|udp-up|udp-down|idle|spawn "
+    fprintf(stderr, "usage: load serve|tcp-up|tcp-down|rr|crr|http|udp-up|udp-down|idle|spawn "
                     "[-p PORT] [-t SECONDS] [-s STREAMS] [-n COUNT] [-g PER_SEND] "
                     "[HOST | COMMAND...]\n");
     exit(2);
@@ -667,6 +699,8 @@ int main(int argc, char **argv)
         return rr(&o);
     if (strcmp(what, "crr") == 0)
         return latencies(&o, -1);
+    if (strcmp(what, "http") == 0)
+        return http(&o);
     if (strcmp(what, "udp-up") == 0)
         return udp_up(&o);
     if (strcmp(what, "udp-down") == 0)

@@ -6,7 +6,8 @@ from xml.sax.saxutils import escape
 
 COLOURS = {"loopback": "#9aa5b1", "slirp4netns": "#c98b4b", "pasta": "#8e6bb0",
            "culvert": "#1f7a8c", "culvert-spin": "#4fa9b8", "culvert-thread": "#2f9e6e",
-           "dnsmasq": "#b5533c", "dnsmasq-behind": "#d08a6e"}
+           "qemu-slirp": "#c98b4b", "qemu-passt": "#8e6bb0", "qemu-stream": "#4fa9b8",
+           "qemu-vhost": "#1f7a8c", "dnsmasq": "#b5533c", "dnsmasq-behind": "#d08a6e"}
 
 
 def values(data, measurement, engine, key="value"):
@@ -93,7 +94,7 @@ def cpu_table(data, measurements):
                 cells.append(f"{figure(per_gib)} s/GiB")
             else:
                 cells.append("–" if share is None or m.once else f"{share * 100:.0f} %")
-        if any(c != "–" for c in cells) and m.name != "start":
+        if any(c != "–" for c in cells) and m.name not in ("start", "machine-boot"):
             lines.append(f"| {m.title} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

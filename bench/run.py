@@ -12,12 +12,14 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 
 import dns
+import machines
 from engines import (Culvert, Failed, Loopback, Pasta, Slirp4netns, cpu_ns, raise_descriptor_limit,
                      resident_kib, Session)
 from report import cpu_table, plot, summary, tables
@@ -41,7 +43,7 @@ class Measurement:
         self.once = once  # exact: one round says it all
         self.fresh = fresh  # in a session of its own
         self.published = published  # the server is in the guest, the client on the host
-        self.group = group  # "network", "names" or "policy": a table each
+        self.group = group  # "network", "machines", "names" or "policy": a table each
 
 
 # ---- how each is measured
@@ -223,8 +225,8 @@ def names(name, title, unit, measure, target):
         ("culvert", target, 1, "dnsmasq", "value"), ("culvert", target, 1, "dnsmasq-behind", "value")])
 
 
-def over(factor, other, key="value"):
-    return ("culvert", "≥", factor, other, key)
+def over(factor, other, key="value", engine="culvert"):
+    return (engine, "≥", factor, other, key)
 
 
 def under(factor, other, engine="culvert"):
@@ -234,6 +236,10 @@ def under(factor, other, engine="culvert"):
 # Virtqueues beside the direct TAP: throughput, and what a byte costs.
 VHOST_USER = [("culvert-vhost", "≥", 0.65, "culvert", "value"),
               ("culvert-vhost", "≤", 1.25, "culvert", "cpu_s_per_gib")]
+
+
+# A machine behind virtqueues beside one behind passt: what a byte costs.
+CHEAPER = ("qemu-vhost", "≤", 1, "qemu-passt", "cpu_s_per_gib")
 
 
 MEASUREMENTS = [
@@ -277,6 +283,15 @@ MEASUREMENTS = [
                 targets=[under(0, None)]),
     Measurement("idle-1000", "the same with 1,000 idle flows", "calls", idle(1000), once=True,
                 fresh=True, targets=[under(0, None)]),
+    Measurement("machine-up", "TCP up from a virtual machine, MTU 1500", "Gbit/s",
+                machines.tcp_up(throughput), group="machines",
+                targets=[over(1.15, "qemu-passt", engine="qemu-vhost"), CHEAPER]),
+    Measurement("machine-down", "TCP down to a virtual machine, MTU 1500", "Gbit/s",
+                machines.tcp_down(throughput), group="machines",
+                targets=[over(1.5, "qemu-passt", engine="qemu-vhost"), CHEAPER]),
+    Measurement("machine-boot", "from exec of QEMU to the first byte of an HTTP answer", "s",
+                machines.first_byte, group="machines", fresh=True,
+                targets=[under(1.05, "qemu-passt", engine="qemu-vhost")]),
     names("dns-known", "questions of 1,000 names", "thousand/s", dns.rate(known=True), "≥"),
     names("dns-new", "questions of new names", "thousand/s", dns.rate(known=False), "≥"),
     names("dns-known-latency", "1,000 questions a second, known names", "µs",
@@ -305,6 +320,7 @@ class Bench:
         self.cannot_open = {}  # engine → [why, …]; after two the engine is given up
         self.notes = {}  # (measurement, engine) → why there is no figure
         self.directory = tempfile.mkdtemp(prefix="culvert-bench-")
+        self.build_directory = options.build_dir
         self.load = build_load(options.build_dir)
         self.verdict = build_verdict(options.build_dir)
         self.dns_program = dns.build_upstream(options.build_dir)
@@ -360,6 +376,22 @@ class Bench:
             self.sessions[key] = dns.open_names(self, engine)
         return self.sessions[key]
 
+    def open_machine(self, engine, mtu):
+        reasons = self.cannot_open.setdefault(engine.name, [])
+        if len(reasons) >= 2:
+            raise Failed(reasons[-1])
+        try:
+            return engine.open_machine(self, mtu)
+        except Failed as failure:
+            reasons.append(f"cannot be used: {failure}")
+            raise
+
+    def session_of_machines(self, engine, mtu):
+        key = (engine.name, "machines")
+        if key not in self.sessions:
+            self.sessions[key] = self.open_machine(engine, mtu)
+        return self.sessions[key]
+
     def forget(self, engine, which):
         for key in [key for key in self.sessions if key[:2] == (engine.name, which)]:
             self.sessions.pop(key).close()
@@ -378,6 +410,9 @@ class Bench:
             return measurement.measure(self, engine, None)
         if measurement.group == "names":
             session = self.session_of_names(engine)
+        elif measurement.group == "machines":
+            session = (self.open_machine if measurement.fresh else
+                       self.session_of_machines)(engine, measurement.mtu)
         elif measurement.published:
             session = self.session_published(engine, measurement.mtu)
         elif measurement.fresh:
@@ -407,7 +442,8 @@ class Bench:
             return "–"
         except Failed as failure:
             self.notes[key] = str(failure)
-            self.forget(engine, "names" if measurement.group == "names" else measurement.mtu)
+            self.forget(engine, measurement.group if measurement.group in ("names", "machines")
+                        else measurement.mtu)
             return f"({failure})"
 
     def close(self):
@@ -443,11 +479,12 @@ def all_engines(options):
             CulvertVhostUser("culvert-vhost", options.culvert, options.culvert_arg,
                              options.build_dir),
             culvert("culvert-thread", ["--net-worker=thread"]), dns.Dnsmasq(),
-            dns.DnsmasqBehind("dnsmasq-behind", options.culvert, options.culvert_arg)]
+            dns.DnsmasqBehind("dnsmasq-behind", options.culvert, options.culvert_arg),
+            *machines.engines(options.culvert, options.culvert_arg)]
 
 
 DEFAULT_ENGINES = ("loopback,slirp4netns,pasta,culvert,culvert-spin,culvert-vhost,dnsmasq,"
-                   "dnsmasq-behind")
+                   "dnsmasq-behind,qemu-slirp,qemu-passt,qemu-stream,qemu-vhost")
 NAMES_ENGINES = ("loopback", "culvert", "dnsmasq", "dnsmasq-behind")
 
 
@@ -490,6 +527,8 @@ def choose(options):
             say(f"{name}: skipped, {why}")
         else:
             engines.append(known[name])
+    if not engines:
+        sys.exit("bench: no engine is left to measure; packaging/install-deps.sh bench installs them")
     return chosen, engines
 
 
@@ -499,11 +538,14 @@ def say(text):
 
 def applies(measurement, engine):
     """The spinning variant is there for the latency of small requests, and its price; the one
-    behind virtqueues for what they cost; dnsmasq for names. Policy's code knows no engine."""
+    behind virtqueues for what they cost; dnsmasq for names; QEMU for machines. Policy's code knows
+    no engine."""
     if measurement.group == "policy":
         return engine.name == "culvert"
     if measurement.group == "names":
         return engine.name in NAMES_ENGINES
+    if measurement.group == "machines" or isinstance(engine, machines.Machine):
+        return measurement.group == "machines" and isinstance(engine, machines.Machine)
     if isinstance(engine, (dns.Dnsmasq, dns.DnsmasqBehind)):
         return False
     if engine.name == "culvert-spin":
@@ -558,6 +600,7 @@ def main():
             print(f"{measurement.name:18} {measurement.title} ({measurement.unit})")
         return
     raise_descriptor_limit()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))  # by way of close()
     chosen, engines = choose(options)
     data = {"machine": machine(), "rounds": options.rounds, "seconds": options.seconds,
             "engines": {engine.name: engine.version() for engine in engines}}

@@ -19,7 +19,10 @@ packages_of() {
             iputils-tracepath isc-dhcp-client knot-dnsutils ldnsutils ndisc6 netcat-openbsd \
             nftables procps python3 qemu-system-x86 socat strace traceroute udhcpc
         ;;
-    bench) echo curl dnsmasq-base dnsperf iperf3 iproute2 passt procps python3 slirp4netns strace ;;
+    bench)
+        echo busybox-static curl dnsmasq-base dnsperf iperf3 iproute2 passt procps python3 \
+            qemu-system-x86 slirp4netns strace
+        ;;
     *)
         echo "install-deps.sh: unknown group '$1': write build, demo, test or bench" >&2
         exit 2
@@ -58,8 +61,8 @@ install_missing() {
         { apt-get update -qq && apt-get install -qq -y --no-install-recommends $missing >/dev/null; }
 }
 
-# The kernel of the tests in virtual machines is unpacked, not installed: it would otherwise become
-# this machine's. Without it those tests are skipped.
+# The kernel of the tests and benchmarks in virtual machines is unpacked, not installed: it would otherwise become
+# this machine's. Without it those are skipped.
 kernel=/var/cache/culvert/guest-kernel
 unpack_kernel() {
     rm -rf "$kernel.new" && mkdir -p "$kernel.new" && cd "$kernel.new" || return 1
@@ -73,12 +76,12 @@ unpack_kernel() {
 fetch_guest_kernel() {
     [ "$(dpkg --print-architecture)" = amd64 ] && [ ! -d "$kernel" ] || return 0
     if [ "$(id -u)" -ne 0 ]; then
-        echo "No kernel for virtual machines: those tests are skipped until root has fetched one" >&2
+        echo "No kernel for virtual machines: what needs them is skipped until root has fetched one" >&2
         return 0
     fi
     echo "Fetching a kernel for virtual machines"
-    (unpack_kernel) || echo "It cannot be had: tests in virtual machines will be skipped" >&2
+    (unpack_kernel) || echo "It cannot be had: what needs virtual machines will be skipped" >&2
 }
 
 install_missing
-case " $* " in *" test "*) fetch_guest_kernel ;; esac
+case " $* " in *" test "* | *" bench "*) fetch_guest_kernel ;; esac

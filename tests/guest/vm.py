@@ -8,6 +8,8 @@
 The machine has one virtio-net-pci device on the netdev with id=net. Commands go to a shell on its
 serial port, one at a time, and come back with their status and output. It boots in about 2 s.
 
+CARRY names further programs of the host's (static ones) that are put into the guest's /bin.
+
 unavailable() says why there can be no machine here, or None. The kernel lies where
 packaging/install-deps.sh puts it (or CULVERT_GUEST_KERNEL says: a directory that `dpkg -x
 linux-image-*-cloud-amd64.deb` filled), or is the one that is installed.
@@ -27,6 +29,7 @@ from lab import SLOWNESS, Skip
 
 QEMU = "qemu-system-x86_64"
 KERNELS = [os.environ.get("CULVERT_GUEST_KERNEL", ""), "/var/cache/culvert/guest-kernel", "/"]
+CARRY = {}  # name in the guest → path here; before the first machine
 BOOT_SECONDS = 60  # 2 on a quiet machine
 COMMAND_SECONDS = 30 * SLOWNESS
 
@@ -80,7 +83,7 @@ def unavailable():
     if not shutil.which("busybox"):
         return "busybox-static is not installed (packaging/install-deps.sh test)"
     if not _kernel():
-        return "there is no Debian cloud kernel (packaging/install-deps.sh test fetches one)"
+        return "there is no Debian cloud kernel (packaging/install-deps.sh test, or bench, fetches one)"
     return None
 
 
@@ -136,6 +139,9 @@ def _make_initrd(path, modules):
         out.write(_cpio_entry("init", 0o100755, init))
         out.write(_cpio_entry("bin/configure", 0o100755, UDHCPC.encode()))
         out.write(_cpio_entry("bin/vm_client", 0o100755, _client()))
+        for name, carried in CARRY.items():
+            with open(carried, "rb") as file:
+                out.write(_cpio_entry(f"bin/{name}", 0o100755, file.read()))
         for name, data in present:
             out.write(_cpio_entry(f"modules/{name}.ko", 0o100644, data))
         out.write(_cpio_entry("TRAILER!!!", 0))
@@ -173,7 +179,7 @@ class VM:
         self.kill()
 
     def _start(self):
-        begun = time.monotonic()
+        self.begun = begun = time.monotonic()
         self.errors = tempfile.TemporaryFile()
         self.output = b""
 
