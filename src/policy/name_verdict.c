@@ -56,7 +56,8 @@ struct found {
     uint32_t refuse;
     uint32_t allow;          /* that leads to the address */
     uint32_t allow_anywhere; /* wherever it leads */
-    const struct pin *pin;   /* of the name for which `allow` was found; NULL: the held name */
+    const struct pin *pin;   /* of the name for which `allow` was found; NULL: the held name, or one
+                                of --dns-host */
 };
 
 static const struct found NOTHING_FOUND = {NO_RULE, NO_RULE, NO_RULE, NULL};
@@ -110,10 +111,12 @@ static void look_up(const struct judging *judging, const struct dns_name *name, 
 
 /* ---- the names an address is pinned to ---- */
 
+/* A name of --dns-host is pinned without being asked for: it stands in the guest's /etc/hosts. */
 struct pin_walk {
     const struct judging *judging;
-    enum { WALK_HELD, WALK_ADDRESS, WALK_CARRIED, WALK_END } stage;
-    const struct pin *pin; /* the current one; NULL: the held name */
+    enum { WALK_HELD, WALK_HOSTS, WALK_ADDRESS, WALK_CARRIED, WALK_END } stage;
+    size_t host;           /* WALK_HOSTS: the next */
+    const struct pin *pin; /* the current one; NULL: the held name, or one of --dns-host */
     bool queried;          /* it was the name asked for, not another owner of the chain */
     struct dns_name name;
 };
@@ -128,18 +131,35 @@ static const struct pin *first_pin(const struct pin_walk *walk)
                       query->now);
 }
 
+static bool next_host(struct pin_walk *walk)
+{
+    const struct name_rules *names = &walk->judging->policy->names;
+    while (walk->host < names->host_count) {
+        const struct name_host *host = &names->hosts[walk->host++];
+        if (!ip_address_equal(&host->address, &walk->judging->query->address))
+            continue;
+        walk->name = host->name;
+        return true;
+    }
+    return false;
+}
+
 /* False: that was all. An address within NAT64 counts as the one it carries, too. */
 static bool pin_walk_next(struct pin_walk *walk)
 {
     const struct policy_query *query = walk->judging->query;
+    walk->queried = true;
     if (walk->stage == WALK_HELD) {
-        walk->stage = WALK_ADDRESS;
-        walk->pin = NULL;
+        walk->stage = WALK_HOSTS;
         if (query->held) {
-            walk->queried = true;
             walk->name = *query->held;
             return true;
         }
+    }
+    if (walk->stage == WALK_HOSTS) {
+        if (next_host(walk))
+            return true;
+        walk->stage = WALK_ADDRESS;
     }
     const struct pin *next = walk->pin ? pins_next(walk->pin, query->now) : first_pin(walk);
     while (!next && ++walk->stage < WALK_END)
@@ -166,7 +186,8 @@ static struct found look_up_pins(const struct judging *judging)
     return found;
 }
 
-/* Is the address pinned to `name` itself? *ret_pin: by which pin; NULL: by the held one. */
+/* Is the address pinned to `name` itself? *ret_pin: by which pin; NULL: by the held one, or
+ * by --dns-host. */
 static bool is_pinned(const struct judging *judging, const struct dns_name *name,
                       const struct pin **ret_pin)
 {
@@ -182,7 +203,7 @@ static bool is_pinned(const struct judging *judging, const struct dns_name *name
         return true;
     }
     *ret_pin = NULL;
-    return query->held && dns_name_equal(query->held, name);
+    return is_name_host(judging, name) || (query->held && dns_name_equal(query->held, name));
 }
 
 /* ---- the verdict ---- */

@@ -412,6 +412,18 @@ static void dns_hosts_count_as_widened_to_their_address(void **state)
           {"tcp 10.1.2.3 23", "db.test", "deny default", "deny default", "deny default", "deny default"});
 }
 
+static void dns_hosts_are_pinned_without_being_asked_for(void **state)
+{
+    (void)state;
+    CHECK("none", "allow to db.test port 22,443", "",
+          {"tcp 10.1.2.3 22", "db.test", "need 0", "allow 0", "deny unnamed 0", "allow 0"},
+          {"tcp 10.1.2.3 443", "db.test", "need 0", "allow 0", "deny unnamed 0", "deny unnamed 0"},
+          {"tcp 10.1.2.3 22", "x.test", "need 0", "deny unnamed 0", NULL, NULL},
+          {"tcp 10.1.2.4 22", "db.test", "deny default", "deny unpinned 0", "deny default", "deny default"});
+    CHECK("all", "deny to db.test", "",
+          {"tcp 10.1.2.3 22", "x.test", "need 0", "allow 1", "deny 0", "deny 0"});
+}
+
 static void owners_of_a_cname_chain_count_for_refusals_only(void **state)
 {
     (void)state;
@@ -735,6 +747,7 @@ int main(void)
         cmocka_unit_test(in_widens_an_allow_by_name),
         cmocka_unit_test(refusals_by_name_hold_wherever_the_name_leads),
         cmocka_unit_test(dns_hosts_count_as_widened_to_their_address),
+        cmocka_unit_test(dns_hosts_are_pinned_without_being_asked_for),
         cmocka_unit_test(owners_of_a_cname_chain_count_for_refusals_only),
         cmocka_unit_test(wildcards_keep_to_label_borders),
         cmocka_unit_test(a_and_aaaa_are_pinned_apart),
