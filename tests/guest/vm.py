@@ -170,7 +170,11 @@ class VM:
             *arguments, "-device", "virtio-net-pci,netdev=net," + device, *qemu]
         self.network, self.pass_fds = network, pass_fds
         self.process = None
-        self.boot_seconds = self._start()
+        try:
+            self.boot_seconds = self._start()
+        except BaseException:
+            self.kill()
+            raise
 
     def __enter__(self):
         return self
