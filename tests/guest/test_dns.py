@@ -14,10 +14,11 @@ import struct
 import subprocess
 import time
 
-from lab import (CULVERT, DEADLINE, GATEWAY4, GATEWAY6, INTERNET4, INTERNET6, SLOWNESS, Skip, check,
-                 equal, for_each, in_thread, main, test, wait_until)
+from lab import (CULVERT, GATEWAY4, GATEWAY6, INTERNET4, INTERNET6, SLOWNESS, Skip, check, equal,
+                 for_each, in_thread, main, test, wait_until)
+from name_server import question
+from stubs import DNS4, DNS6, dig
 
-DNS4, DNS6 = "10.0.2.3", "fd63:756c:7665::3"
 SILENT4, SILENT6 = "93.184.216.66", "2606:2800:220:1::66"
 OTHER4 = "93.184.216.35"
 TXT_1000 = [f"{i:03d}" + "x" * 197 for i in range(5)]
@@ -84,17 +85,6 @@ def prepare(lab):
 def silence(lab):
     """Some addresses where questions vanish."""
     lab.internet.filter(f"ip daddr {SILENT4} drop", f"ip6 daddr {SILENT6} drop")
-
-
-def dig(guest, *words, server=DNS4):
-    """(status word, answer section's data, text)"""
-    status, out, err = guest.run("dig", "+nocookie", "+time=5", "+tries=1", "@" + server, *words,
-                                 timeout=DEADLINE * 2)
-    check(status == 0, f"dig: {status} {out} {err}")
-    rcode = re.search(r"status: (\w+)", out)
-    section = re.search(r";; ANSWER SECTION:\n(.*?)\n\n", out + "\n\n", re.S)
-    data = [line.split(None, 4)[4] for line in section[1].splitlines()] if section else []
-    return rcode[1] if rcode else None, data, out
 
 
 def txt(strings):
@@ -206,11 +196,6 @@ def drill_resolves_too(lab):
 
 
 # ---- many ----
-
-
-def question(number, name):
-    labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
-    return struct.pack("!HHHHHH", number, 0x0100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1"
 
 
 @test

@@ -17,8 +17,8 @@ import threading
 
 from lab import (DEADLINE, INTERNET4, INTERNET6, Skip, check, equal, fails_with, for_each,
                  main, test, wait_until)
+from stubs import DNS4, DNS6, dig
 
-DNS4, DNS6 = "10.0.2.3", "fd63:756c:7665::3"
 OTHER4, OTHER6 = "93.184.216.35", "2606:2800:220:1::35"
 CORP4 = "93.184.216.36"
 RULES = ("deny to *.denied.test", "allow tcp to *.ok.test port 80",
@@ -74,17 +74,6 @@ def asked(name):
 def sandbox(lab, *options, rules=RULES, **keywords):
     prepare(lab)
     return lab.guest("--profile", "none", "--dns", INTERNET4, *options, rules=rules, **keywords)
-
-
-def dig(guest, *words, server=DNS4):
-    """(status word, answer section's data, text)"""
-    status, out, err = guest.run("dig", "+nocookie", "+time=5", "+tries=1", "@" + server, *words,
-                                 timeout=DEADLINE * 2)
-    check(status == 0, f"dig: {status} {out} {err}")
-    rcode = re.search(r"status: (\w+)", out)
-    section = re.search(r";; ANSWER SECTION:\n(.*?)\n\n", out + "\n\n", re.S)
-    data = [line.split(None, 4)[4] for line in section[1].splitlines()] if section else []
-    return rcode[1] if rcode else None, data, out
 
 
 # ---- questions ----

@@ -16,8 +16,8 @@ from lab import (DEADLINE, SANITIZED, Skip, check, equal, for_each, main, receiv
 from name_server import (A, AAAA, AD, CD, FORMERR, NOERROR, NXDOMAIN, RA, RD, SERVFAIL, TC, TXT,
                          NameServer, address, opt, question, record, sign_zone, soa, wire_name,
                          zone_answer)
+from stubs import DNS4, DNS6, dig
 
-DNS4, DNS6 = "10.0.2.3", "fd63:756c:7665::3"
 SERVER, OTHER = "93.184.216.37", "93.184.216.38"
 GOOD, FORGED = "93.184.216.80", "45.33.99.99"
 BY_NAME = ("allow tcp to *.ok.test port 443", "allow tcp to *.signed.test port 443")
@@ -29,19 +29,6 @@ _cache = {}
 
 def sandbox(lab, rules=ALL):
     return lab.guest("--profile", "none", "--dns", SERVER, rules=rules)
-
-
-def dig(guest, *words, server=DNS4):
-    """(status word, answer section's data, text)"""
-    if not shutil.which("dig"):
-        raise Skip("dig is not installed")
-    status, out, err = guest.run("dig", "+time=8", "+tries=1", "@" + server, *words,
-                                 timeout=DEADLINE * 2)
-    check(status == 0, f"dig: {status} {out} {err}")
-    rcode = re.search(r"status: (\w+)", out)
-    section = re.search(r";; ANSWER SECTION:\n(.*?)\n\n", out + "\n\n", re.S)
-    data = [line.split(None, 4)[4] for line in section[1].splitlines()] if section else []
-    return rcode[1] if rcode else None, data, out
 
 
 def stub(guest):
