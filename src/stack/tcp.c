@@ -11,9 +11,12 @@
  *   SYN_RECEIVED  upstream: eof, host_reset; reserve gives 0.   guest: ACK opens, RST
  *   SYN_SENT      upstream: host_reset.                         guest: SYN-ACK opens, RST
  *   OPEN          everything; half-closes are flags: host_eof, fin_sent, fin_acked; guest_fin,
- * shut_write_done RESETTING     no upstream.  guest: ACKs; at the last one, or after 2 s, RST and
- * free DRAINING      upstream: writable.  no guest (it reset); at the last byte, or after 2 s,
- * close(RESET) and free TIME_WAIT     no upstream.  guest: FIN again (ACKed), new SYN (replaces it)
+ *                 shut_write_done
+ *   RESETTING     no upstream.  guest: ACKs; at the last one, or after 2 s, RST and free
+ *   RESET_OWED    no upstream.  the link has no room for the RST: when it has, RST and free
+ *   DRAINING      upstream: writable.  no guest (it reset); at the last byte, or after 2 s,
+ *                 close(RESET) and free
+ *   TIME_WAIT     no upstream.  guest: FIN again (ACKed), new SYN (replaces it)
  *
  * Within a batch segments only gather: an upload's frames are kept by reference in `for_host` and
  * written together when the batch ends or 60 KiB have come; then one ACK answers them all. What the
@@ -105,12 +108,44 @@ void tcp_end(struct tcp *tcp, struct tcp_flow *flow, enum tcp_close how)
     tcp_flow_free(tcp, flow);
 }
 
+static void forget_bytes(struct tcp *tcp, struct tcp_flow *flow)
+{
+    tcp->queued -= flow->for_host.bytes + flow->out_of_order.bytes;
+    tcp->promised -= flow->rcv_promised;
+    flow->rcv_promised = 0;
+    tcp_queue_clear(tcp, &flow->unacked);
+    tcp_queue_clear(tcp, &flow->for_host);
+    tcp_queue_clear(tcp, &flow->out_of_order);
+    tcp_scoreboard_clear(flow);
+    flow->send_cursor = NULL;
+    flow->in_recovery = false;
+}
+
+/* Nothing else would tell a guest that only listens. */
+bool tcp_reset_guest(struct tcp *tcp, struct tcp_flow *flow)
+{
+    if (tcp_send_reset(tcp, flow)) {
+        tcp_flow_free(tcp, flow);
+        return true;
+    }
+    forget_bytes(tcp, flow);
+    flow->state = TCP_RESET_OWED;
+    flow->ack_owed = false;
+    flow->retransmit_at = TIMERS_NEVER;
+    flow->lifetime_at = TIMERS_NEVER; /* the link's */
+    tcp_flow_wait_for_link(tcp, flow);
+    return false;
+}
+
 /* RST to both sides. */
 static void flow_reset_both(struct tcp *tcp, struct tcp_flow *flow)
 {
-    if (flow->state == TCP_OPEN || flow->state == TCP_SYN_RECEIVED)
-        tcp_send_reset(tcp, flow);
-    tcp_end(tcp, flow, TCP_CLOSE_VANISHED);
+    if (flow->state != TCP_OPEN && flow->state != TCP_SYN_RECEIVED) {
+        tcp_end(tcp, flow, TCP_CLOSE_VANISHED);
+        return;
+    }
+    upstream_close(flow, TCP_CLOSE_VANISHED);
+    tcp_reset_guest(tcp, flow);
 }
 
 void tcp_vanished(struct tcp *tcp, struct tcp_flow *flow)
@@ -134,7 +169,15 @@ void tcp_guest_reset(struct tcp *tcp, struct tcp_flow *flow)
     tcp_queue_clear(tcp, &flow->unacked);
     tcp_scoreboard_clear(flow);
     flow->send_cursor = NULL;
+    flow->in_recovery = false;
     tcp_flow_touch(tcp, flow);
+    tcp_timer_update(tcp, flow);
+}
+
+void tcp_farewell_begins(struct tcp *tcp, struct tcp_flow *flow)
+{
+    flow->heard_at = tcp->stack->now;
+    flow->lifetime_at = tcp->stack->now + TCP_FAREWELL;
     tcp_timer_update(tcp, flow);
 }
 
@@ -182,6 +225,8 @@ static ssize_t write_some(struct tcp *tcp, struct tcp_flow *flow, size_t *ret_of
 
         tcp_queue_drop_until(tcp, &flow->for_host, flow->for_host.head->seq + (uint32_t)taken);
         tcp->queued -= before - flow->for_host.bytes;
+        if (tcp_guest_is_done(flow))
+            flow->heard_at = tcp->stack->now;
     }
     *ret_offered = offered;
     return taken;
@@ -231,7 +276,7 @@ void tcp_abort(struct stack *stack, struct flow_handle handle)
 {
     struct tcp_flow *flow = tcp_flow_of(stack, handle);
 
-    if (!flow)
+    if (!flow || flow->state == TCP_RESET_OWED)
         return;
     if (flow->state == TCP_CONNECTING)
         tcp_send_reset(stack->tcp, flow); /* the answer to its SYN */
@@ -407,10 +452,12 @@ void tcp_host_reset(struct stack *stack, struct flow_handle handle)
         tcp_flow_free(tcp, flow);
         return;
     }
-    if (flow->state != TCP_OPEN || flow->unacked.bytes == 0 || flow->snd_wnd == 0) {
-        if (flow->state != TCP_SYN_SENT)
-            tcp_send_reset(tcp, flow);
+    if (flow->state == TCP_SYN_SENT) {
         tcp_flow_free(tcp, flow);
+        return;
+    }
+    if (flow->state != TCP_OPEN || flow->unacked.bytes == 0 || flow->snd_wnd == 0) {
+        tcp_reset_guest(tcp, flow);
         return;
     }
     tcp->queued -= flow->for_host.bytes;
@@ -628,6 +675,11 @@ void tcp_link_writable(struct stack *stack)
         acks_of_time_wait(tcp);
     while ((flow = TAILQ_FIRST(&tcp->waiting_for_link))) {
         tcp_flow_stop_waiting(tcp, flow);
+        if (flow->state == TCP_RESET_OWED) {
+            if (!tcp_reset_guest(tcp, flow))
+                return;
+            continue;
+        }
         if (flow->state == TCP_SYN_RECEIVED || flow->state == TCP_SYN_SENT)
             tcp_send_syn(tcp, flow);
         if (flow->in_recovery)
@@ -698,6 +750,7 @@ static const char *state_name(const struct tcp_flow *flow)
         [TCP_SYN_SENT] = "syn-sent",
         [TCP_OPEN] = "established",
         [TCP_RESETTING] = "resetting",
+        [TCP_RESET_OWED] = "resetting",
         [TCP_DRAINING] = "draining",
         [TCP_TIME_WAIT] = "time-wait",
     };

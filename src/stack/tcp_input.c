@@ -276,7 +276,8 @@ static bool control_input(struct tcp *tcp, struct tcp_flow *flow, const struct t
             tcp_guest_reset(tcp, flow);
         } else {
             drop(tcp, COUNTER_tcp_bad_rst);
-            if (seq_lt(flow->rcv_nxt, segment->seq) && seq_lt(segment->seq, flow->rcv_adv))
+            /* The edge too: the guest may have filled the window, and not all has arrived. */
+            if (seq_lt(flow->rcv_nxt, segment->seq) && seq_leq(segment->seq, flow->rcv_adv))
                 challenge_ack(tcp, flow);
         }
         return true;
@@ -319,8 +320,11 @@ static void ack_advance(struct tcp *tcp, struct tcp_flow *flow, uint32_t ack)
     if (flow->send_cursor && seq_leq(flow->send_cursor->seq + flow->send_cursor->len, ack))
         flow->send_cursor = NULL;
     tcp_queue_drop_until(tcp, &flow->unacked, seq_min(ack, flow->snd_end));
-    if (flow->fin_sent && ack == flow->snd_end + 1)
+    if (flow->fin_sent && ack == flow->snd_end + 1) {
         flow->fin_acked = true;
+        if (tcp_guest_is_done(flow))
+            tcp_farewell_begins(tcp, flow);
+    }
     flow->backoff = 0;
 }
 
@@ -354,6 +358,8 @@ static bool ack_input(struct tcp *tcp, struct tcp_flow *flow, const struct tcp_s
 
     if (acked > 0)
         ack_advance(tcp, flow, ack);
+    else if (window_changed && flow->snd_wnd > 0 && flow->snd_max == flow->snd_una)
+        flow->backoff = 0; /* it was a probe's: nothing has been lost */
     if (flow->sack_ok && segment->options.sack_count > 0)
         tcp_sack_received(tcp, flow, &segment->options);
     bool duplicate = acked == 0 && ack == flow->snd_una && segment->len == 0 && !window_changed &&
@@ -367,8 +373,7 @@ static bool ack_input(struct tcp *tcp, struct tcp_flow *flow, const struct tcp_s
         tcp_output(tcp, flow);
         if (flow->unacked.bytes > 0 && flow->snd_wnd > 0)
             return true;
-        tcp_send_reset(tcp, flow);
-        tcp_flow_free(tcp, flow);
+        tcp_reset_guest(tcp, flow);
         return false;
     }
     if (tcp_maybe_finish(tcp, flow))
@@ -392,16 +397,19 @@ static void fin_take(struct tcp *tcp, struct tcp_flow *flow)
     flow->rcv_adv = seq_max(flow->rcv_adv, flow->rcv_nxt);
     flow->ack_owed = true;
     tcp_flow_touch(tcp, flow);
+    if (tcp_guest_is_done(flow))
+        tcp_farewell_begins(tcp, flow);
 }
 
-/* A flow whose host takes everything is not held up by those whose hosts do not. */
+/* A flow whose host takes everything is not held up by those whose hosts do not. What the host
+ * takes may also end the flow. */
 static bool budget_allows(struct tcp *tcp, struct tcp_flow *flow, uint32_t len)
 {
     if (tcp->queued + len <= tcp->queue_budget)
         return true;
     if (flow->for_host.bytes > 0 && !flow->write_blocked)
         tcp_flush_to_host(tcp, flow);
-    return flow->for_host.bytes == 0;
+    return flow->state == TCP_OPEN && flow->for_host.bytes == 0;
 }
 
 static void data_in_order(struct tcp *tcp, struct tcp_flow *flow, const struct tcp_segment *segment)
@@ -409,7 +417,8 @@ static void data_in_order(struct tcp *tcp, struct tcp_flow *flow, const struct t
     if (!budget_allows(tcp, flow, segment->len) ||
         !tcp_queue_append_frame(tcp, &flow->for_host, segment->seq, segment->packet->frame,
                                 segment->payload, segment->len)) {
-        drop(tcp, COUNTER_tcp_no_memory); /* not acknowledged, so it comes again */
+        if (flow->state == TCP_OPEN)
+            drop(tcp, COUNTER_tcp_no_memory); /* not acknowledged, so it comes again */
         return;
     }
     tcp->queued += segment->len;
@@ -434,6 +443,8 @@ static void data_input(struct tcp *tcp, struct tcp_flow *flow, const struct tcp_
         tcp_out_of_order_keep(tcp, flow, segment);
         tcp_send_ack(tcp, flow); /* at once: the guest counts these (RFC 5681, 4.2) */
     }
+    if (flow->state != TCP_OPEN)
+        return;
     if (flow->fin_pending && flow->fin_seq == flow->rcv_nxt)
         fin_take(tcp, flow);
     if (flow->for_host.bytes >= TCP_FLUSH_BYTES && !flow->write_blocked)
@@ -493,6 +504,8 @@ static void closed_input(struct tcp *tcp, struct tcp_flow *flow, const struct tc
     if (flags & TCP_RST) {
         if (flow->state == TCP_TIME_WAIT && segment->seq == flow->rcv_nxt)
             tcp_flow_free(tcp, flow);
+        else if (segment->seq == flow->rcv_nxt)
+            tcp_flow_leave_table(tcp, flow); /* whatever its next SYN looks like */
     } else if ((flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && newer) {
         /* RFC 9293, 3.6.1; RFC 6191 */
         if (flow->state == TCP_TIME_WAIT)
@@ -503,6 +516,19 @@ static void closed_input(struct tcp *tcp, struct tcp_flow *flow, const struct tc
     } else {
         window_ack(tcp, flow, segment->len == 0 && !segment->fin);
     }
+}
+
+/* It is reset as soon as the link has room, unless it knows, or has begun anew. */
+static void reset_owed_input(struct tcp *tcp, struct tcp_flow *flow,
+                             const struct tcp_segment *segment, const struct flow_key *key)
+{
+    uint8_t flags = segment->header.flags & (TCP_SYN | TCP_ACK | TCP_RST);
+
+    if (!(flags & TCP_RST) && flags != TCP_SYN)
+        return;
+    tcp_flow_free(tcp, flow);
+    if (flags == TCP_SYN)
+        syn_input(tcp, segment, key);
 }
 
 void tcp_input(struct stack *stack, const struct ip_packet *packet)
@@ -534,6 +560,9 @@ void tcp_input(struct stack *stack, const struct ip_packet *packet)
         break;
     case TCP_TIME_WAIT:
         closed_input(tcp, flow, &segment, &key);
+        break;
+    case TCP_RESET_OWED:
+        reset_owed_input(tcp, flow, &segment, &key);
         break;
     default:
         if (tcp_guest_is_done(flow))

@@ -41,6 +41,7 @@
 #define TCP_CONNECT_YIELDS   (3 * SECOND_NS)   /* after so long, where room is wanted */
 #define TCP_RESET_LINGER     (2 * SECOND_NS)
 #define TCP_TIME_WAIT_LENGTH (60 * SECOND_NS)
+#define TCP_FAREWELL         (600 * SECOND_NS) /* a guest's last bytes, if the host takes none */
 #define TCP_IDLE_PROBE       (7200 * SECOND_NS)
 #define TCP_IDLE_PROBE_EVERY (75 * SECOND_NS)
 #define TCP_IDLE_PROBES      9
@@ -74,10 +75,11 @@ enum tcp_state {
     TCP_SYN_RECEIVED, /* SYN-ACK sent: the host side may already end, data waits */
     TCP_SYN_SENT,     /* towards the guest (published ports) */
     TCP_OPEN,         /* data both ways; the half-closes are flags */
-    TCP_RESETTING, /* the host side died: what was committed is delivered, then RST; no upstream */
-    TCP_DRAINING,  /* the guest reset: what it was ACKed is written, then close(RESET); not in the
-                      table */
-    TCP_TIME_WAIT, /* no upstream; yields to a new SYN and to memory pressure */
+    TCP_RESETTING,  /* the host side died: what was committed is delivered, then RST; no upstream */
+    TCP_RESET_OWED, /* nothing but a RST that the link has no room for yet; no upstream */
+    TCP_DRAINING,   /* the guest reset: what it was ACKed is written, then close(RESET); not in the
+                       table */
+    TCP_TIME_WAIT,  /* no upstream; yields to a new SYN and to memory pressure */
     TCP_STATE_COUNT
 };
 
@@ -152,7 +154,7 @@ struct tcp_flow {
     uint64_t rto;
     uint64_t retransmit_at; /* RTO, tail probe or persist; TIMERS_NEVER */
     uint64_t lifetime_at;   /* end of the state's lifetime; TIMERS_NEVER */
-    uint64_t heard_at;      /* last acceptable segment from the guest */
+    uint64_t heard_at; /* last acceptable segment from the guest; its farewell's last progress */
     uint64_t window_ack_at; /* last ACK that answered an unacceptable segment without data */
 
     struct tcp_queue unacked;      /* committed by the host side: [max(snd_una, iss + 1), …) */
@@ -261,7 +263,7 @@ bool tcp_send_range(struct tcp *tcp, struct tcp_flow *flow, uint32_t seq, uint32
 bool tcp_send_syn(struct tcp *tcp, struct tcp_flow *flow); /* SYN or SYN-ACK, by state */
 void tcp_send_ack(struct tcp *tcp, struct tcp_flow *flow);
 void tcp_send_window_probe(struct tcp *tcp, struct tcp_flow *flow);
-void tcp_send_reset(struct tcp *tcp, struct tcp_flow *flow);
+bool tcp_send_reset(struct tcp *tcp, struct tcp_flow *flow); /* false: the link is full */
 /* A RST for a segment that belongs to no flow (RFC 9293, 3.10.7.1). */
 void tcp_answer_reset(struct stack *stack, const struct flow_key *key,
                       const struct tcp_segment *segment);
@@ -309,5 +311,10 @@ void tcp_vanished(struct tcp *tcp, struct tcp_flow *flow);
 /* Gives the flow back after telling the upstream. */
 void tcp_end(struct tcp *tcp, struct tcp_flow *flow, enum tcp_close how);
 void tcp_maybe_resume(struct tcp *tcp, struct tcp_flow *flow);
+/* RST to the guest, at once or when the link has room, and the end of a flow without upstream.
+ * False: it waits. */
+bool tcp_reset_guest(struct tcp *tcp, struct tcp_flow *flow);
+/* tcp_guest_is_done() has become true. */
+void tcp_farewell_begins(struct tcp *tcp, struct tcp_flow *flow);
 
 #endif

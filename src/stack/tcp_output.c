@@ -270,19 +270,27 @@ void tcp_send_window_probe(struct tcp *tcp, struct tcp_flow *flow)
     send_segment(tcp, flow, flow->snd_una - 1, 0, NULL);
 }
 
-void tcp_send_reset(struct tcp *tcp, struct tcp_flow *flow)
+/* Where a guest takes a RST: not before what it may have got, whose ACKs were lost, and not beyond
+ * its window. One that expects it earlier asks (RFC 5961, 3.2), and is told. */
+static uint32_t reset_seq(const struct tcp_flow *flow)
+{
+    uint32_t last = seq_min(flow->snd_max, flow->snd_una + flow->snd_wnd);
+
+    return flow->state == TCP_CONNECTING ? 0 : seq_max(last, flow->iss + 1);
+}
+
+bool tcp_send_reset(struct tcp *tcp, struct tcp_flow *flow)
 {
     struct tcp_options options = {.window_shift = -1};
     struct tcp_header header = {
         .source_port = flow->key.remote_port,
         .destination_port = flow->key.guest_port,
-        .seq = flow->state == TCP_CONNECTING ? 0 : flow->snd_nxt,
+        .seq = reset_seq(flow),
         .ack = flow->rcv_nxt,
         .flags = TCP_RST | TCP_ACK,
     };
-    /* If the link is full it is lost; the guest's next segment meets no flow and is answered again.
-     */
-    send_frame(tcp->stack, &flow->key, &header, &options, NULL, TCP_MSS_MIN);
+
+    return send_frame(tcp->stack, &flow->key, &header, &options, NULL, TCP_MSS_MIN);
 }
 
 void tcp_answer_reset(struct stack *stack, const struct flow_key *key,

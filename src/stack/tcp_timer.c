@@ -142,8 +142,14 @@ static bool idle_due(struct tcp *tcp, struct tcp_flow *flow, uint64_t now)
 {
     uint64_t silence = now - flow->heard_at;
 
-    if (tcp_guest_is_done(flow))
-        return true; /* it need not answer; the host side has its own limits */
+    if (tcp_guest_is_done(flow)) {
+        flow->lifetime_at = flow->heard_at + TCP_FAREWELL;
+        if (silence < TCP_FAREWELL)
+            return true; /* it need not answer; the host side takes what it said */
+        count(tcp->stack->counters, COUNTER_tcp_lingering_lost);
+        tcp_end(tcp, flow, TCP_CLOSE_VANISHED);
+        return false;
+    }
     if (silence < TCP_IDLE_PROBE) {
         flow->lifetime_at = flow->heard_at + TCP_IDLE_PROBE;
         return true;
@@ -168,8 +174,7 @@ static bool lifetime_due(struct tcp *tcp, struct tcp_flow *flow, uint64_t now)
         tcp_flow_free(tcp, flow);
         return false;
     case TCP_RESETTING:
-        tcp_send_reset(tcp, flow);
-        tcp_flow_free(tcp, flow);
+        tcp_reset_guest(tcp, flow);
         return false;
     case TCP_DRAINING:
         count(tcp->stack->counters, COUNTER_tcp_lingering_lost);

@@ -162,7 +162,7 @@ static void no_echo(void *ctx, const struct echo_request *request)
     fail();
 }
 
-struct script *script_new_with(uint32_t mtu, uint32_t max_flows)
+static struct script *script_make(uint32_t mtu, uint32_t max_flows, size_t queue_budget)
 {
     static const struct stack_ops ops = {
         .send = gets_frame, .tcp_open = opens, .udp_input = no_datagram, .echo_input = no_echo};
@@ -181,6 +181,7 @@ struct script *script_new_with(uint32_t mtu, uint32_t max_flows)
         .link_local6 = address("fe80::2"),
         .prefix6 = 64,
         .max_flows = max_flows,
+        .queue_budget = queue_budget,
         .hash_key = {1, 2},
         .verify_checksums = true,
     };
@@ -202,6 +203,16 @@ struct script *script_new_with(uint32_t mtu, uint32_t max_flows)
     memcpy(link.mac, guest_mac, 6);
     stack_set_link(s->stack, &link);
     return s;
+}
+
+struct script *script_new_with(uint32_t mtu, uint32_t max_flows)
+{
+    return script_make(mtu, max_flows, 0);
+}
+
+struct script *script_new_within(size_t queue_budget)
+{
+    return script_make(1500, 100, queue_budget);
 }
 
 struct script *script_new(void)

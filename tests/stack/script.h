@@ -49,6 +49,7 @@ struct script {
 
 struct script *script_new(void);
 struct script *script_new_with(uint32_t mtu, uint32_t max_flows);
+struct script *script_new_within(size_t queue_budget); /* bytes queued for the host, all flows */
 extern const struct tcp_upstream script_upstream;
 void script_free(struct script *s);
 

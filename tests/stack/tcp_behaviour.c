@@ -401,6 +401,35 @@ static void what_the_host_does_not_take_shrinks_the_window_and_is_kept(void **st
     assert_true((uint32_t)update.window << 7 >= 256 * 1024);
 }
 
+static ssize_t refuses_when_there_is_more(void *ctx, uint64_t token, const struct iovec *iov,
+                                          int count)
+{
+    struct script *s = ctx;
+    (void)token, (void)iov, (void)count;
+    return s->writes++ == 0 ? TCP_WRITE_MORE : TCP_WRITE_REFUSED;
+}
+
+/* Where the budget is used up, what was held back is offered before the next segment is kept. */
+static void a_flow_refused_while_its_segment_waits_for_room_is_gone(void **state)
+{
+    (void)state;
+    struct tcp_upstream peek = script_upstream;
+    struct script *s = script_new_within(3000);
+    peek.write = refuses_when_there_is_more;
+    open_flow(s, plain_syn());
+    tcp_set_upstream(s->stack, s->flow, &peek, s, 77);
+    guest(s, ACK, 1, 1, 65535, 1000);
+    expect(s, ACK, 1, 1001, 0);
+    guest(s, ACK | FIN, 1001, 1, 65535, 2500);
+    expect(s, RST | ACK, 1, 1001, 0);
+    expect_nothing(s);
+    assert_int_equal(s->closes, 1);
+    assert_int_equal(tcp_flow_count(s->stack), 0);
+    assert_int_equal(tcp_queued_bytes(s->stack), 0);
+    assert_int_equal(counted(s, COUNTER_tcp_no_memory), 0);
+    script_free(s);
+}
+
 static void a_probe_of_our_shut_window_is_answered(void **state)
 {
     struct script *s = *state;
@@ -681,6 +710,29 @@ static void a_shut_window_is_probed_for_as_long_as_it_is_answered(void **state)
     assert_int_equal(s->closes, 0);
 }
 
+/* What the silence of a shut window has taught is not true of an open one. */
+static void what_is_lost_after_a_shut_window_is_repaired_as_quickly_as_ever(void **state)
+{
+    struct script *s = *state;
+    struct segment syn = plain_syn();
+    syn.window = 1000;
+    open_flow(s, syn);
+    host_sends(s, 5000);
+    forget(s);
+    guest(s, ACK, 1, 1001, 0, 0);
+    for (unsigned second = 0; second < 60; second++) {
+        wait_ms(s, 1000);
+        if (s->sent_next < s->sent_count)
+            guest(s, ACK, 1, 1001, 0, 0);
+        forget(s);
+    }
+    guest(s, ACK, 1, 1001, 1000, 0);
+    assert_int_equal(host_sends(s, 5000), 1000);
+    expect(s, ACK | PSH, 1001, 1, 1000);
+    wait_ms(s, 1500);
+    expect(s, ACK | PSH, 1001, 1, 1000);
+}
+
 static void three_duplicate_acks_bring_the_segment_again(void **state)
 {
     struct script *s = *state;
@@ -805,6 +857,13 @@ static void a_repeated_segment_that_acknowledges_more_tells_the_window(void **st
     guest(s, ACK, 1, 1001, 0, 100); /* a retransmission, with the window shut */
     forget(s);
     assert_int_equal(host_sends(s, 1000), 0);
+}
+
+static void link_has_room(struct script *s)
+{
+    s->link_full = false;
+    stack_link_writable(s->stack);
+    stack_batch_end(s->stack, false);
 }
 
 static void a_full_link_loses_nothing(void **state)
@@ -978,6 +1037,80 @@ static void the_hosts_reset_of_an_idle_flow_is_sent_at_once(void **state)
     assert_int_equal(tcp_flow_count(s->stack), 0);
 }
 
+/* A guest that only listens has nothing to send that would bring the RST again. */
+static void the_hosts_reset_waits_for_a_full_link(void **state)
+{
+    struct script *s = *state;
+    open_flow(s, plain_syn());
+    s->link_full = true;
+    host_resets(s);
+    assert_int_equal(s->closes, 1);
+    wait_ms(s, 60000);
+    link_has_room(s);
+    expect(s, RST | ACK, 1, 1, 0);
+    expect_nothing(s);
+    assert_int_equal(tcp_flow_count(s->stack), 0);
+}
+
+static void so_does_a_reset_after_the_last_bytes(void **state)
+{
+    struct script *s = *state;
+    open_flow(s, plain_syn());
+    host_sends(s, 5000);
+    host_resets(s);
+    forget(s);
+    s->link_full = true;
+    guest(s, ACK, 1, 5001, 65535, 0);
+    link_has_room(s);
+    expect(s, RST | ACK, 5001, 1, 0);
+    assert_int_equal(tcp_flow_count(s->stack), 0);
+}
+
+static void so_does_a_reset_that_the_policy_demands(void **state)
+{
+    struct script *s = *state;
+    open_flow(s, plain_syn());
+    s->link_full = true;
+    host_sends(s, 5000);
+    tcp_abort(s->stack, s->flow);
+    assert_int_equal(s->closes, 1);
+    tcp_abort(s->stack, s->flow);
+    link_has_room(s);
+    expect(s, RST | ACK, 1, 1, 0);
+    expect_nothing(s);
+    assert_int_equal(s->closes, 1);
+    assert_int_equal(tcp_flow_count(s->stack), 0);
+}
+
+static void a_guest_that_calls_again_need_not_wait_for_an_owed_reset(void **state)
+{
+    struct script *s = *state;
+    open_flow(s, plain_syn());
+    s->link_full = true;
+    host_resets(s);
+    guest(s, ACK, 1, 1, 65535, 100);
+    s->guest_iss += 100000;
+    guest_segment(s, plain_syn(), NULL);
+    assert_int_equal(s->opens, 2);
+    link_has_room(s);
+    expect_nothing(s);
+    assert_int_equal(tcp_flow_count(s->stack), 1);
+}
+
+/* The ACKs of what it got may have been lost: a RST before them would be ignored. */
+static void a_reset_stands_behind_all_that_was_sent(void **state)
+{
+    struct script *s = *state;
+    open_flow(s, modern_syn());
+    guest(s, ACK, 1, 1, 65535, 0);
+    assert_int_equal(host_sends(s, 200000), 200000);
+    forget(s);
+    wait_ms(s, 1500); /* the timeout begins again with the first frame */
+    forget(s);
+    tcp_abort(s->stack, s->flow);
+    expect(s, RST | ACK, 200001, 1, 0);
+}
+
 static void the_guests_reset_closes_with_reset(void **state)
 {
     struct script *s = *state;
@@ -1021,6 +1154,27 @@ static void the_guests_reset_waits_two_seconds_at_most(void **state)
     assert_int_equal(s->closes, 1);
     assert_int_equal(s->how, TCP_CLOSE_RESET);
     assert_int_equal(counted(s, COUNTER_tcp_lingering_lost), 1);
+}
+
+/* The link may be full of what is to be repaired. */
+static void a_guest_may_reset_while_repairs_wait_for_the_link(void **state)
+{
+    struct script *s = *state;
+    open_flow(s, modern_syn());
+    host_sends(s, 50000);
+    s->take = 0;
+    guest(s, ACK, 1, 1, 65535, 1000);
+    forget(s);
+    s->link_full = true;
+    for (int i = 0; i < 3; i++)
+        guest(s, ACK, 1001, 1, 65535, 0);
+    guest(s, RST, 1001, 0, 0, 0);
+    link_has_room(s);
+    expect_nothing(s);
+    host_takes(s, SIZE_MAX);
+    assert_int_equal(s->written, 1000);
+    assert_int_equal(s->closes, 1);
+    assert_int_equal(tcp_flow_count(s->stack), 0);
 }
 
 static void a_resetting_guest_may_use_its_port_again_at_once(void **state)
@@ -1080,6 +1234,45 @@ static void such_a_guest_may_use_its_port_again(void **state)
     assert_int_equal(s->written, 1000);
     assert_int_equal(s->closes, 1);
     assert_int_equal(s->how, TCP_CLOSE_FINISHED);
+}
+
+/* Its sequence numbers may begin anywhere: our ACK then tells it to reset what we still know. */
+static void such_a_guest_may_begin_with_an_older_sequence_number(void **state)
+{
+    struct script *s = *state;
+    open_flow(s, plain_syn());
+    s->take = 0;
+    host_eof(s);
+    guest(s, ACK | FIN, 1, 2, 65535, 1000);
+    forget(s);
+    guest(s, SYN, (uint32_t)-100000, 0, 65535, 0);
+    assert_int_equal(s->opens, 1);
+    expect(s, ACK, 2, 1002, 0);
+    guest(s, RST, 1002, 0, 0, 0);
+    guest(s, SYN, (uint32_t)-100000, 0, 65535, 0);
+    assert_int_equal(s->opens, 2);
+    assert_int_equal(s->closes, 0);
+}
+
+static void a_host_that_takes_no_more_from_such_a_guest_is_given_up(void **state)
+{
+    struct script *s = *state;
+    open_flow(s, plain_syn());
+    s->take = 0;
+    host_eof(s);
+    guest(s, ACK | FIN, 1, 2, 65535, 1000);
+    forget(s);
+    wait_ms(s, 500 * 1000);
+    host_takes(s, 500); /* it lives */
+    wait_ms(s, 500 * 1000);
+    assert_int_equal(s->closes, 0);
+    wait_ms(s, 200 * 1000);
+    assert_int_equal(s->closes, 1);
+    assert_int_equal(s->how, TCP_CLOSE_VANISHED);
+    assert_int_equal(counted(s, COUNTER_tcp_lingering_lost), 1);
+    assert_int_equal(tcp_flow_count(s->stack), 0);
+    assert_int_equal(tcp_queued_bytes(s->stack), 0);
+    expect_nothing(s);
 }
 
 /* Leaves the flow in TIME-WAIT: the host closed first. */
@@ -1183,6 +1376,19 @@ static void only_an_exact_reset_resets(void **state)
     assert_int_equal(s->closes, 0);
     guest(s, RST, 1, 0, 0, 0);
     assert_int_equal(s->closes, 1);
+}
+
+static void a_reset_at_the_edge_of_the_window_is_challenged(void **state)
+{
+    struct script *s = *state;
+    open_flow(s, plain_syn());
+    guest(s, ACK, 1, 1, 65535, 1);
+    struct segment ack = expect_segment(s);
+    guest(s, RST, ack.ack + ack.window, 0, 0, 0); /* it filled the window; not all has arrived */
+    expect(s, ACK, 1, 2, 0);
+    guest(s, RST, 2, 0, 0, 0);
+    assert_int_equal(s->closes, 1);
+    assert_int_equal(s->how, TCP_CLOSE_RESET);
 }
 
 static void a_syn_in_an_open_flow_is_challenged(void **state)
@@ -1439,6 +1645,7 @@ int main(void)
         TEST(a_super_segment_is_one_write_and_one_ack),
         TEST(deferred_acks_are_sent_by_the_next_batch),
         TEST(what_the_host_does_not_take_shrinks_the_window_and_is_kept),
+        cmocka_unit_test(a_flow_refused_while_its_segment_waits_for_room_is_gone),
         TEST(a_probe_of_our_shut_window_is_answered),
         TEST(the_window_does_not_open_by_crumbs),
         TEST(a_segment_out_of_order_is_kept_and_sacked),
@@ -1456,6 +1663,7 @@ int main(void)
         TEST(no_more_is_read_than_the_guests_window_takes),
         TEST(a_shut_window_is_probed_ever_more_rarely),
         TEST(a_shut_window_is_probed_for_as_long_as_it_is_answered),
+        TEST(what_is_lost_after_a_shut_window_is_repaired_as_quickly_as_ever),
         TEST(three_duplicate_acks_bring_the_segment_again),
         TEST(only_the_hole_is_sent_again),
         TEST(a_lost_tail_is_probed_before_the_timeout),
@@ -1473,12 +1681,20 @@ int main(void)
         TEST(the_hosts_reset_does_not_wait_for_a_silent_guest),
         TEST(the_hosts_reset_is_sent_at_once_when_the_window_is_shut),
         TEST(the_hosts_reset_of_an_idle_flow_is_sent_at_once),
+        TEST(the_hosts_reset_waits_for_a_full_link),
+        TEST(so_does_a_reset_after_the_last_bytes),
+        TEST(so_does_a_reset_that_the_policy_demands),
+        TEST(a_guest_that_calls_again_need_not_wait_for_an_owed_reset),
+        TEST(a_reset_stands_behind_all_that_was_sent),
         TEST(the_guests_reset_closes_with_reset),
         TEST(the_guests_reset_waits_for_what_was_acknowledged),
         TEST(the_guests_reset_waits_two_seconds_at_most),
+        TEST(a_guest_may_reset_while_repairs_wait_for_the_link),
         TEST(a_resetting_guest_may_use_its_port_again_at_once),
         TEST(a_guest_that_closed_both_ways_gets_no_window_update),
         TEST(such_a_guest_may_use_its_port_again),
+        TEST(such_a_guest_may_begin_with_an_older_sequence_number),
+        TEST(a_host_that_takes_no_more_from_such_a_guest_is_given_up),
         TEST(the_last_ack_waits_for_a_full_link),
         TEST(time_wait_answers_a_repeated_fin_and_ends),
         TEST(a_repeated_fin_restarts_time_wait),
@@ -1486,6 +1702,7 @@ int main(void)
         TEST(time_wait_does_not_yield_to_an_old_syn),
         cmocka_unit_test(time_wait_yields_when_flows_run_out),
         TEST(only_an_exact_reset_resets),
+        TEST(a_reset_at_the_edge_of_the_window_is_challenged),
         TEST(a_syn_in_an_open_flow_is_challenged),
         TEST(an_ack_of_what_was_never_sent_is_challenged),
         TEST(challenges_are_limited),
