@@ -151,6 +151,10 @@ COUNTER(policy_replaced, "times the policy was replaced")
 COUNTER(policy_flows_reset,
         "open TCP flows reset because a policy that came into force denies them")
 COUNTER(policy_no_memory, "flows reset because there was no memory to judge them")
+COUNTER(policy_would_deny, "flows that the policy denies and --audit let through")
+
+/* events: what is told of refusals */
+COUNTER(events_lost, "events not told because there were too many, or nobody took them")
 
 /* relay: the host's sockets */
 COUNTER(relay_unspecified_address, "flows to 0.0.0.0 or ::, which would reach the host's loopback")
@@ -228,6 +232,7 @@ COUNTER(dns_tcp_idle, "TCP flows to the resolver closed because nothing was aske
 COUNTER(dns_cache_hits, "questions answered from the cache")
 COUNTER(dns_cache_evicted, "answers forgotten before their time to make room for others")
 COUNTER(dns_denied, "questions for names that the policy denies")
+COUNTER(dns_would_deny, "names and addresses that the policy denies and --audit let through")
 COUNTER(dns_denied_owner, "answers refused because they lead through a name that the policy denies")
 COUNTER(dns_hidden_type, "questions for SVCB and HTTPS answered empty, as they hide names")
 COUNTER(dns_private_address, "questions for the name of an address out of the guest's reach")

@@ -52,6 +52,15 @@ enum dns_denied {
     DNS_DENIED_ZERO, /* 0.0.0.0 and ::, no data of other types */
 };
 
+/* What was refused, and why. */
+struct dns_refusal {
+    const struct dns_question *question; /* or the CNAME's target that was denied */
+    enum counter reason;
+    uint32_t rule;                    /* UINT32_MAX: none */
+    const struct ip_address *address; /* was taken out of the answer; NULL: all of it is refused */
+    bool passes;                      /* it would have been: the guard is lenient */
+};
+
 /* The policy as the resolver enforces it. Everything is borrowed, and may be replaced at any time
  * by another call. Names matter only where the policy has rules by name; private addresses are
  * never asked about upstream (PTR) unless the policy lets the guest reach them. */
@@ -60,9 +69,10 @@ struct dns_guard {
     const struct policy_world *world;
     struct pins *pins; /* learns what is answered; may be NULL */
     enum dns_denied denied;
-    /* A question or a CNAME's target was refused. May be NULL. */
-    void (*refused)(void *ctx, const struct dns_question *question,
-                    const struct policy_verdict *verdict);
+    /* Refuse nothing by name, tell it only; addresses under the floor excepted. */
+    bool lenient;
+    bool by_name; /* look at names even if no rule does: for the pins */
+    void (*refused)(void *ctx, const struct dns_refusal *refusal); /* may be NULL */
     void *ctx;
 };
 

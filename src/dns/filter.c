@@ -22,7 +22,7 @@
 
 static bool by_name(const struct dns *dns)
 {
-    return dns->guard.policy && policy_has_names(dns->guard.policy);
+    return dns->guard.policy && (dns->guard.by_name || policy_has_names(dns->guard.policy));
 }
 
 /* ---- refusals ---- */
@@ -53,11 +53,21 @@ static void reply_denied(struct dns *dns, const struct dns_asker *asker)
     }
 }
 
-static void report(const struct dns *dns, const struct dns_question *question,
+/* True: it is refused. False: the guard is lenient. */
+static bool refuse(struct dns *dns, const struct dns_question *question, enum counter reason,
                    const struct policy_verdict *verdict)
 {
+    const struct dns_refusal refusal = {
+        .question = question,
+        .reason = reason,
+        .rule = verdict ? verdict->rule : UINT32_MAX,
+        .passes = dns->guard.lenient && verdict,
+    };
+
+    count(dns->counters, refusal.passes ? COUNTER_dns_would_deny : reason);
     if (dns->guard.refused)
-        dns->guard.refused(dns->guard.ctx, question, verdict);
+        dns->guard.refused(dns->guard.ctx, &refusal);
+    return !refusal.passes;
 }
 
 /* ---- questions ---- */
@@ -89,14 +99,12 @@ static bool filter_by_name(struct dns *dns, const struct dns_asker *asker)
     const struct dns_question *question = &asker->question;
     struct policy_verdict verdict = policy_judge_query(dns->guard.policy, &question->name);
 
-    if (verdict.action != POLICY_ALLOW) {
-        count(dns->counters, COUNTER_dns_denied);
-        report(dns, question, &verdict);
+    if (verdict.action != POLICY_ALLOW && refuse(dns, question, COUNTER_dns_denied, &verdict)) {
         reply_denied(dns, asker);
         return true;
     }
     if (question->qclass != DNS_CLASS_IN) { /* others tell about the servers themselves */
-        count(dns->counters, COUNTER_dns_denied);
+        refuse(dns, question, COUNTER_dns_denied, NULL);
         reply_refusal(dns, asker, DNS_REFUSED, &BLOCKED);
         return true;
     }
@@ -113,7 +121,7 @@ bool filter_question(struct dns *dns, const struct dns_asker *asker)
     if (!dns->guard.policy)
         return false;
     if (is_private_reverse(dns, &asker->question)) {
-        count(dns->counters, COUNTER_dns_private_address);
+        refuse(dns, &asker->question, COUNTER_dns_private_address, NULL);
         reply_refusal(dns, asker, DNS_NXDOMAIN, &PRIVATE);
         return true;
     }
@@ -207,16 +215,16 @@ static bool chain_is_denied(const struct judging *j)
     struct policy_verdict query = policy_judge_query(policy, &j->question->name);
     struct dns_question target = *j->question;
 
-    if (query.action != POLICY_ALLOW) /* the policy was replaced meanwhile */
-        return true;
+    if (query.action != POLICY_ALLOW) /* the policy was replaced meanwhile, or the guard lets go */
+        return !j->dns->guard.lenient;
     for (size_t i = 1; i < j->chain.count; i++) {
         struct policy_verdict verdict = policy_judge_owner(policy, &j->chain.owners[i], &query);
 
         if (verdict.action == POLICY_ALLOW)
             continue;
         target.name = j->chain.owners[i];
-        report(j->dns, &target, &verdict);
-        return true;
+        if (refuse(j->dns, &target, COUNTER_dns_denied_owner, &verdict))
+            return true;
     }
     return false;
 }
@@ -256,14 +264,18 @@ static bool is_in_chain(const struct judging *j, const struct dns_record *record
     return false;
 }
 
+static bool passes(const struct dns *dns, const struct ip_address *address)
+{
+    return dns->guard.lenient && !policy_is_protected(dns->guard.policy, dns->guard.world, address);
+}
+
 static bool may_see_address(const struct judging *j, const struct dns_record *record)
 {
     struct ip_address address;
 
     return read_address(j, record, &address) &&
            (record->section != DNS_ANSWER || is_in_chain(j, record)) &&
-           policy_admits_answer(j->dns->guard.policy, j->dns->guard.world, &j->question->name,
-                                &address);
+           (is_admitted(j->dns, j->question, &address) || passes(j->dns, &address));
 }
 
 static bool may_see(const struct judging *j, const struct dns_record *record)
@@ -293,17 +305,38 @@ static void learn_record(const struct judging *j, const struct dns_record *recor
         learn(j->dns, &j->chain.owners[i], &address, i == 0 ? PIN_QUERIED : PIN_CHAIN, ttl, now);
 }
 
-/* Counts what must go, and pins the addresses that may stay. */
+/* Tells of an address where the name may not lead, whether or not it passes all the same. */
+static void judge_address(const struct judging *j, const struct dns_record *record)
+{
+    struct dns *dns = j->dns;
+    struct ip_address address;
+    bool readable = read_address(j, record, &address);
+    const struct dns_refusal refusal = {
+        .question = j->question,
+        .reason = COUNTER_dns_rebinding,
+        .rule = UINT32_MAX,
+        .address = readable ? &address : NULL,
+        .passes = may_see_address(j, record),
+    };
+
+    if (refusal.passes && is_admitted(dns, j->question, &address))
+        return;
+    count(dns->counters, refusal.passes ? COUNTER_dns_would_deny : COUNTER_dns_rebinding);
+    if (dns->guard.refused && readable)
+        dns->guard.refused(dns->guard.ctx, &refusal);
+}
+
+/* Tells what must go, and pins the addresses that may stay. */
 static void look_at_records(struct judging *j, uint64_t now)
 {
     struct dns_walk walk = dns_walk_of(j->answer, j->m->end, &j->m->header, j->m->records);
     struct dns_record record;
 
     while (dns_walk_next(&walk, &record) > 0) {
+        if (is_address(&record))
+            judge_address(j, &record);
         if (!may_see(j, &record)) {
             j->removed++;
-            if (is_address(&record))
-                count(j->dns->counters, COUNTER_dns_rebinding);
         } else if (is_address(&record) && record.section == DNS_ANSWER && j->dns->guard.pins) {
             learn_record(j, &record, now);
         }
@@ -337,7 +370,6 @@ void filter_answer(struct dns *dns, const struct dns_question *question, const u
         count(dns->counters, COUNTER_dns_answer_malformed);
         ret->outcome = FILTERED_BROKEN;
     } else if (chain_is_denied(&j)) {
-        count(dns->counters, COUNTER_dns_denied_owner);
         ret->outcome = FILTERED_DENIED;
     } else {
         look_at_records(&j, now);

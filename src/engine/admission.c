@@ -52,10 +52,9 @@ static enum policy_action judge_first(struct culvert_engine *engine, const struc
 {
     struct subject subject = subject_of(key, state);
 
-    if (!evades_resolver(engine, key))
-        return judge(engine, &subject).action;
-    refuse(engine, &subject, COUNTER_policy_denied_dns_tls);
-    return POLICY_DENY;
+    if (evades_resolver(engine, key) && refuse(engine, &subject, COUNTER_policy_denied_dns_tls))
+        return POLICY_DENY;
+    return judge(engine, &subject).action;
 }
 
 void admit_tcp(void *ctx, struct flow_handle flow, const struct flow_key *key)

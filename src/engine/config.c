@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "engine/config_parse.h"
 #include "engine/policy_file.h"
 
@@ -56,7 +57,10 @@ static const struct config_option options[] = {
     {"secret", 0, "NAME@HOSTS=SOURCE", "a secret the guest never holds", CONFIG_ENGINE, true, NULL},
 
     {"control", 0, "PATH", "control socket", CONFIG_ENGINE, false, NULL},
-    {"events", 0, "FILE|-", "write events", CONFIG_ENGINE, false, NULL},
+    {"events", 0, "FILE|-", "write what is refused there, as lines of JSON", CONFIG_ENGINE, false,
+     config_parse_events},
+    {"audit", 0, NULL, "refuse nothing but what the floor keeps out; tell what would be",
+     CONFIG_ENGINE, false, config_parse_audit},
     {"capture", 0, "FILE.pcapng", "write the guest's frames", CONFIG_ENGINE, false, NULL},
     {"metrics", 0, "A:P", "serve metrics", CONFIG_ENGINE, false, NULL},
     {"ui", 0, "A:P", "serve the dashboard", CONFIG_ENGINE, false, NULL},
@@ -165,8 +169,10 @@ struct culvert_config *culvert_config_new(void)
     struct culvert_config *config = calloc(1, sizeof *config);
     char message[128];
 
-    if (config)
+    if (config) {
+        config->events_fd = -1;
         config->policy = policy_builder_new();
+    }
     if (!config || !config->policy ||
         policy_builder_profile(config->policy, "public", message, sizeof message) < 0) {
         culvert_config_free(config);
@@ -184,6 +190,7 @@ struct culvert_config *culvert_config_free(struct culvert_config *config)
 {
     if (config) {
         policy_builder_free(config->policy);
+        close_fd(config->events_fd);
         free(config);
     }
     return NULL;

@@ -77,6 +77,10 @@ struct culvert_config {
     struct config_dns_host dns_hosts[CONFIG_DNS_HOSTS_MAX];
     size_t dns_host_count;
 
+    bool audit;
+    char events[256]; /* path; empty: none, or the descriptor */
+    int events_fd;    /* `--events -`: a copy of stdout, as `run` lets go of its own; -1: none */
+
     struct publish_spec publish[CONFIG_PUBLISH_MAX];
     size_t publish_count;
     bool publish_auto; /* what the command listens on as well; `run` alone knows that */

@@ -29,6 +29,8 @@ CONFIG_PARSER(max_flows);
 CONFIG_PARSER(dns);
 CONFIG_PARSER(dns_denied);
 CONFIG_PARSER(dns_host);
+CONFIG_PARSER(events);
+CONFIG_PARSER(audit);
 CONFIG_PARSER(publish);
 CONFIG_PARSER(spin_us);
 CONFIG_PARSER(net_worker);

@@ -84,7 +84,10 @@ static int dns_fill(struct culvert_engine *engine, const struct culvert_config *
     dns_set_guard(engine->dns, &(struct dns_guard){.policy = engine->policy,
                                                    .world = &engine->world,
                                                    .pins = engine->pins,
-                                                   .denied = config->dns_denied});
+                                                   .denied = config->dns_denied,
+                                                   .lenient = engine->audit,
+                                                   .refused = tell_dns_refusal,
+                                                   .ctx = engine});
     r = dns_add_host(engine->dns, "host.culvert.internal", &engine->addresses.gateway4);
     if (r == 0 && engine->addresses.ipv6)
         r = dns_add_host(engine->dns, "host.culvert.internal", &engine->addresses.gateway6);
@@ -178,6 +181,8 @@ static int build(struct culvert_engine *engine, const struct culvert_config *con
     if (r == 0)
         r = build_policy(engine, config);
     if (r == 0)
+        r = events_open(engine, config, error);
+    if (r == 0)
         r = build_network(engine, config);
     if (r == 0)
         r = ingress_open(engine, config, error);
@@ -202,6 +207,7 @@ struct culvert_engine *culvert_engine_new(const struct culvert_config *config,
     }
     engine->loop.epoll_fd = -1;
     engine->once = config->frontend.once;
+    engine->audit = config->audit;
     memcpy(engine->mac, config->mac, sizeof engine->mac);
     snprintf(engine->netns, sizeof engine->netns, "%s", config->frontend.netns);
     if (error)
@@ -263,8 +269,12 @@ int culvert_engine_start(struct culvert_engine *engine)
         engine_take_netdev(engine, netdev);
     }
     __atomic_store_n(&engine->stop, 0, __ATOMIC_RELEASE);
-    int r = thread_start(engine);
+    int r = engine->event_file ? event_file_start(engine->event_file) : 0;
+    if (r == 0)
+        r = thread_start(engine);
     engine->running = r == 0;
+    if (r < 0 && engine->event_file)
+        event_file_stop(engine->event_file);
     return r;
 }
 
@@ -293,6 +303,8 @@ int culvert_engine_stop(struct culvert_engine *engine)
     culvert_wake_signal(&engine->state->proxy_wake);
     pthread_join(engine->thread, NULL);
     engine->running = false;
+    if (engine->event_file)
+        event_file_stop(engine->event_file);
     return 0;
 }
 
@@ -301,6 +313,7 @@ struct culvert_engine *culvert_engine_free(struct culvert_engine *engine)
     if (!engine)
         return NULL;
     culvert_engine_stop(engine);
+    events_close(engine);
     relay_free(engine->relay);
     dns_free(engine->dns);
     stack_free(engine->stack);

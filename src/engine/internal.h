@@ -5,6 +5,7 @@
 /* What the engine's files share: the engine of one guest. */
 
 #include <culvert/engine.h>
+#include <culvert/events.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,6 +14,8 @@
 #include "base/loop.h"
 #include "base/timers.h"
 #include "dns/dns.h"
+#include "engine/event_file.h"
+#include "engine/events.h"
 #include "engine/flow_records.h"
 #include "engine/spin.h"
 #include "netdev/netdev.h"
@@ -34,8 +37,15 @@ struct culvert_engine {
     struct host_addresses *host_addresses;
     struct policy *policy;
     struct policy_world world;
-    struct pins *pins;             /* names learnt from answers; NULL: no rule goes by names */
-    struct flow_records records;   /* what admitted the open TCP flows */
+    struct pins *pins;           /* names learnt from answers; NULL: no rule goes by names */
+    struct flow_records records; /* what admitted the open TCP flows */
+
+    bool audit;                    /* what the rules refuse passes, the floor excepted */
+    struct events *events;         /* NULL: nobody wants to know */
+    struct event_file *event_file; /* where the lines of --events go; NULL: nowhere */
+    void (*event_callback)(void *arg, const struct culvert_event *event);
+    void *event_callback_arg;
+
     struct stack_config addresses; /* the guest's network */
     uint64_t now;
 
@@ -76,6 +86,15 @@ void admit_tcp(void *ctx, struct flow_handle flow, const struct flow_key *key);
 void admit_udp(void *ctx, const struct udp_datagram *datagram);
 void admit_echo(void *ctx, const struct echo_request *request);
 void admitted_tcp_closed(void *ctx, struct flow_handle flow);
+/* event_tell.c. Opens what the configuration asks for: 0, or negative errno with `error` (may be
+ * NULL) filled unless it is -ENOMEM. */
+int events_open(struct culvert_engine *engine, const struct culvert_config *config,
+                struct culvert_error *error);
+void events_close(struct culvert_engine *engine);
+/* Tells of `event`, whose time is filled in, if anybody listens. */
+void tell_event(struct culvert_engine *engine, struct event *event);
+/* dns_judgement.c: dns_guard's `refused`. ctx is the engine. */
+void tell_dns_refusal(void *ctx, const struct dns_refusal *refusal);
 /* ingress.c: published ports. Opens those of the configuration: 0, or negative errno with `error`
  * (may be NULL) filled unless it is -ENOMEM. */
 int ingress_open(struct culvert_engine *engine, const struct culvert_config *config,

@@ -3,6 +3,7 @@
 
 #include <netinet/in.h>
 
+#include "engine/flow_naming.h"
 #include "engine/internal.h"
 #include "policy/pins.h"
 
@@ -40,6 +41,72 @@ static bool is_refusal(const struct policy_verdict *verdict)
     return verdict->action == POLICY_DENY || verdict->action == POLICY_DROP;
 }
 
+/* ---- refusals ---- */
+
+/* Does the refusal hold, or is it only to be recorded? */
+static bool holds(const struct culvert_engine *engine, const struct subject *subject,
+                  enum counter reason)
+{
+    if (!engine->audit || reason == COUNTER_policy_no_memory)
+        return true;
+    return subject->direction == POLICY_EGRESS &&
+           policy_is_protected(engine->policy, &engine->world, &subject->key.remote);
+}
+
+static struct event event_of(const struct culvert_engine *engine, const struct subject *subject,
+                             enum counter reason)
+{
+    struct event event = {
+        .reason = reason,
+        .direction = subject->direction,
+        .key = subject->key,
+        .rule = UINT32_MAX,
+        .generation = policy_generation(engine->policy),
+    };
+    struct flow_naming naming;
+
+    if (subject->direction == POLICY_INGRESS) {
+        event.key.guest = ip_address_is_v4(&subject->key.remote) ? engine->addresses.guest4
+                                                                 : engine->addresses.guest6;
+        return event;
+    }
+    flow_naming_of(engine->pins, subject, port_of(subject), engine->now, &naming);
+    event.name = naming.name;
+    event.name_source = naming.source;
+    event.name_admits = naming.admits;
+    return event;
+}
+
+/* `verdict` is NULL where no rule has to do with it. True: it holds. */
+static bool refuse_by(struct culvert_engine *engine, const struct subject *subject,
+                      enum counter reason, const struct policy_verdict *verdict)
+{
+    bool refused = holds(engine, subject, reason);
+
+    count(&engine->counters, refused ? reason : COUNTER_policy_would_deny);
+    if (!engine->events)
+        return refused;
+    struct event event = event_of(engine, subject, reason);
+
+    event.kind = CULVERT_EVENT_DENIED;
+    if (verdict) {
+        event.rule = verdict->rule;
+        if (verdict->action == POLICY_DROP)
+            event.kind = CULVERT_EVENT_DROPPED;
+    }
+    if (!refused)
+        event.kind = CULVERT_EVENT_WOULD_DENY;
+    tell_event(engine, &event);
+    return refused;
+}
+
+bool refuse(struct culvert_engine *engine, const struct subject *subject, enum counter reason)
+{
+    return refuse_by(engine, subject, reason, NULL);
+}
+
+/* ---- verdicts ---- */
+
 struct policy_verdict judge(struct culvert_engine *engine, const struct subject *subject)
 {
     const struct policy_query query = {
@@ -57,13 +124,8 @@ struct policy_verdict judge(struct culvert_engine *engine, const struct subject 
 
     if (verdict.action == POLICY_ALLOW && verdict.pin)
         use_pin(engine, verdict.pin);
-    if (is_refusal(&verdict))
-        refuse(engine, subject, policy_verdict_counter(&verdict));
+    if (is_refusal(&verdict) &&
+        !refuse_by(engine, subject, policy_verdict_counter(&verdict), &verdict))
+        verdict.action = POLICY_ALLOW;
     return verdict;
-}
-
-void refuse(struct culvert_engine *engine, const struct subject *subject, enum counter reason)
-{
-    (void)subject;
-    count(&engine->counters, reason);
 }

@@ -3,7 +3,7 @@
 #define ENGINE_JUDGEMENT_H
 
 /* The one place where the engine asks the policy about a flow. What admits it is remembered (its
- * pin is used), what refuses it is counted. */
+ * pin is used), what refuses it is counted and told. */
 
 #include "base/counters.h"
 #include "policy/policy.h"
@@ -29,10 +29,11 @@ static inline struct subject subject_of(const struct flow_key *key, enum policy_
 }
 
 /* POLICY_NEED_NAME only for POLICY_NAME_PENDING. The verdict's pin is valid until the pins
- * change. */
+ * change. Under --audit, what would be refused is POLICY_ALLOW, the floor excepted. */
 struct policy_verdict judge(struct culvert_engine *engine, const struct subject *subject);
 
-/* The flow is refused for a reason that is no rule's. */
-void refuse(struct culvert_engine *engine, const struct subject *subject, enum counter reason);
+/* The flow is to be refused for a reason that is no rule's. True: it is, and that was counted and
+ * told. False: it passes all the same (--audit), as judge() would have it. */
+bool refuse(struct culvert_engine *engine, const struct subject *subject, enum counter reason);
 
 #endif

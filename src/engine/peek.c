@@ -84,8 +84,7 @@ static bool judge_state(struct peek *peek, enum policy_name_state state,
         return false;
     if (flow_records_keep(&peek->engine->records, peek->flow, &subject, &verdict) == 0)
         return true;
-    refuse(peek->engine, &subject, COUNTER_policy_no_memory);
-    return false;
+    return !refuse(peek->engine, &subject, COUNTER_policy_no_memory);
 }
 
 /* What is known is all that will be. True: allowed. */
@@ -106,11 +105,9 @@ static bool judge_result(struct peek *peek, enum flow_name_result result,
     case FLOW_NAME_NOT_THIS_PROTOCOL:
         return judge_state(peek, POLICY_NAME_NAMELESS, NULL);
     case FLOW_NAME_TOO_LARGE:
-        refuse(peek->engine, &subject, COUNTER_policy_hello_too_large);
-        return false;
+        return !refuse(peek->engine, &subject, COUNTER_policy_hello_too_large);
     default:
-        refuse(peek->engine, &subject, COUNTER_policy_hello_malformed);
-        return false;
+        return !refuse(peek->engine, &subject, COUNTER_policy_hello_malformed);
     }
 }
 
@@ -129,9 +126,15 @@ static void late_expired(void *arg, struct timer *timer, uint64_t now)
 {
     struct peek *peek = (struct peek *)((char *)timer - offsetof(struct peek, timer));
     const struct subject subject = subject_of(&peek->key, POLICY_NAME_HIDDEN);
+    struct stack *stack = peek->engine->stack;
+    struct flow_handle flow = peek->flow;
 
-    refuse(peek->engine, &subject, COUNTER_policy_hello_late);
-    peek_expired(arg, timer, now);
+    if (refuse(peek->engine, &subject, COUNTER_policy_hello_late)) {
+        peek_expired(arg, timer, now);
+        return;
+    }
+    step_aside(peek);
+    tcp_writable(stack, flow); /* what was held back goes on */
 }
 
 static ssize_t peek_write(void *ctx, uint64_t token, const struct iovec *iov, int n)

@@ -164,5 +164,7 @@ void *engine_poll_thread(void *arg)
     netdev_link_changed(engine);
     while (!__atomic_load_n(&engine->stop, __ATOMIC_ACQUIRE))
         turn(engine);
+    if (engine->events)
+        events_flush(engine->events, engine->now);
     return NULL;
 }

@@ -196,6 +196,9 @@ const char *policy_rule_where(const struct policy *policy, uint32_t rule);
 /* enum policy_group bits of an address. */
 unsigned policy_groups_of(const struct policy *policy, const struct policy_world *world,
                           const struct ip_address *address);
+/* Is it under the floor, or special: out of reach of whatever does not name it? */
+bool policy_is_protected(const struct policy *policy, const struct policy_world *world,
+                         const struct ip_address *address);
 /* "public", "private", … */
 const char *policy_group_name(enum policy_group group);
 

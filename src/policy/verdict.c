@@ -83,6 +83,12 @@ unsigned policy_groups_of(const struct policy *policy, const struct policy_world
     return groups_of(policy, world, address, nat64 ? &carried : NULL);
 }
 
+bool policy_is_protected(const struct policy *policy, const struct policy_world *world,
+                         const struct ip_address *address)
+{
+    return (policy_groups_of(policy, world, address) & (FLOOR | POLICY_SPECIAL)) != 0;
+}
+
 /* ---- which rule ---- */
 
 static uint32_t first_of_groups(const struct judging *judging, const struct service_table *tables,

@@ -30,6 +30,9 @@ static struct {
     unsigned reports;
     char reported[DNS_TEXT_MAX];
     uint32_t rule;
+    enum counter reason;
+    struct ip_address address;
+    bool passes;
 } guard;
 
 /* ---- the server ---- */
@@ -116,13 +119,16 @@ static int teardown(void **state)
     return 0;
 }
 
-static void take_report(void *ctx, const struct dns_question *question,
-                        const struct policy_verdict *verdict)
+static void take_report(void *ctx, const struct dns_refusal *refusal)
 {
     (void)ctx;
     guard.reports++;
-    guard.rule = verdict->rule;
-    dns_name_format(&question->name, guard.reported);
+    guard.rule = refusal->rule;
+    guard.reason = refusal->reason;
+    guard.passes = refusal->passes;
+    if (refusal->address)
+        guard.address = *refusal->address;
+    dns_name_format(&refusal->question->name, guard.reported);
 }
 
 /* A resolver under these rules (one a line). */
@@ -376,6 +382,10 @@ static void private_addresses_are_taken_out_of_answers(void **state)
     assert_int_equal(pinned(w, "www.example.com", "93.184.216.35"), 'q');
     assert_int_equal(pinned(w, "www.example.com", "10.0.0.1"), '-');
     assert_int_equal(COUNTED(w, rebinding), 3);
+    assert_int_equal(guard.reports, 3);
+    assert_int_equal(guard.reason, COUNTER_dns_rebinding);
+    assert_false(guard.passes);
+    assert_string_equal(guard.reported, "www.example.com");
 }
 
 static void an_unchanged_answer_keeps_ad_and_signatures(void **state)
@@ -534,6 +544,70 @@ static void names_of_the_users_own_are_pinned_too(void **state)
     assert_int_equal(pinned(w, "www.example.com", "10.9.8.7"), 'q');
 }
 
+/* ---- lenient, and without rules by name ---- */
+
+static void be_lenient(struct world *w)
+{
+    dns_set_guard(w->dns, &(struct dns_guard){.policy = guard.policy,
+                                              .world = &guard.world,
+                                              .pins = guard.pins,
+                                              .lenient = true,
+                                              .by_name = true,
+                                              .refused = take_report});
+}
+
+static void a_lenient_guard_asks_denied_names_and_tells_of_them(void **state)
+{
+    struct world *w = *state;
+    struct dns_message m;
+
+    add_address(DNS_ANSWER, "other.example.com", "93.184.216.34");
+    start(w, DNS_DENIED_NXDOMAIN, ALLOW_WWW);
+    be_lenient(w);
+    m = ask(w, "other.example.com", DNS_TYPE_A);
+    assert_string_equal(shown(w, &m), "93.184.216.34");
+    assert_int_equal(pinned(w, "other.example.com", "93.184.216.34"), 'q');
+    assert_int_equal(COUNTED(w, denied), 0);
+    assert_int_equal(COUNTED(w, would_deny), 1);
+    assert_int_equal(guard.reports, 1);
+    assert_true(guard.passes);
+    assert_int_equal(guard.reason, COUNTER_dns_denied);
+    assert_string_equal(guard.reported, "other.example.com");
+}
+
+static void a_lenient_guard_takes_out_only_addresses_under_the_floor(void **state)
+{
+    struct world *w = *state;
+    struct dns_message m;
+
+    add_address(DNS_ANSWER, "www.example.com", "10.0.0.1");
+    add_address(DNS_ANSWER, "www.example.com", "169.254.169.254");
+    start(w, DNS_DENIED_NXDOMAIN, ALLOW_WWW);
+    be_lenient(w);
+    m = ask(w, "www.example.com", DNS_TYPE_A);
+    assert_string_equal(shown(w, &m), "10.0.0.1");
+    assert_int_equal(pinned(w, "www.example.com", "10.0.0.1"), 'q');
+    assert_int_equal(COUNTED(w, rebinding), 1);
+    assert_int_equal(COUNTED(w, would_deny), 1);
+    assert_int_equal(guard.reports, 2);
+    assert_false(guard.passes);
+    assert_int_equal(guard.reason, COUNTER_dns_rebinding);
+    assert_int_equal(guard.address.bytes[12], 169);
+}
+
+static void a_guard_that_looks_at_names_pins_them_without_a_rule_by_name(void **state)
+{
+    struct world *w = *state;
+    struct dns_message m;
+
+    add_address(DNS_ANSWER, "anything.example", "93.184.216.34");
+    start(w, DNS_DENIED_NXDOMAIN, "allow tcp to public");
+    be_lenient(w);
+    m = ask(w, "anything.example", DNS_TYPE_A);
+    assert_string_equal(shown(w, &m), "93.184.216.34");
+    assert_int_equal(pinned(w, "anything.example", "93.184.216.34"), 'q');
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -557,6 +631,9 @@ int main(void)
         TEST(what_stays_beside_removed_addresses_can_still_be_read),
         TEST(svcb_records_are_taken_out_of_other_answers),
         TEST(names_of_the_users_own_are_pinned_too),
+        TEST(a_lenient_guard_asks_denied_names_and_tells_of_them),
+        TEST(a_lenient_guard_takes_out_only_addresses_under_the_floor),
+        TEST(a_guard_that_looks_at_names_pins_them_without_a_rule_by_name),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
