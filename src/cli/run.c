@@ -32,6 +32,7 @@
 #include "cli/options.h"
 #include "cli/report.h"
 #include "cli/sandbox.h"
+#include "cli/summary.h"
 #include "engine/config.h"
 #include "engine/ingress.h"
 #include "host/init.h"
@@ -46,6 +47,7 @@ struct run {
     pid_t terminal_group; /* the terminal's foreground group at the start; -1: no terminal */
     struct sandbox sandbox;
     struct culvert_engine *engine;
+    struct summary *summary;       /* of what was refused; NULL: nobody wants it */
     struct net_worker *net_worker; /* NULL: the engine drives the device itself */
     int tap;                       /* ours, to see whether the device is empty */
 };
@@ -192,6 +194,22 @@ static int attach(struct run *run, int take_tap)
     return r;
 }
 
+static void watch_refusals(struct run *run)
+{
+    run->summary = run->config->quiet ? NULL : summary_new();
+    if (run->summary)
+        culvert_engine_set_event_callback(run->engine, summary_note, run->summary);
+}
+
+/* In one write, so that lines of others do not come between. */
+static void tell_refusals(const struct run *run)
+{
+    _cleanup_free_ char *text = run->summary ? summary_text(run->summary) : NULL;
+
+    if (text && text[0] != '\0')
+        (void)!write(STDERR_FILENO, text, strlen(text));
+}
+
 /* Gives the guest's device to the engine and starts it. 0, or an exit status. */
 static int start_engine(struct run *run)
 {
@@ -201,6 +219,7 @@ static int start_engine(struct run *run)
     run->engine = culvert_engine_new(run->config, &error);
     if (!run->engine)
         return complain(error.message);
+    watch_refusals(run);
     run->tap = sandbox_take_tap(&run->sandbox);
     if (run->tap < 0)
         return INIT_FAILED; /* the child has said why */
@@ -273,6 +292,7 @@ static int run_sandboxed(struct run *run)
     status = supervise(run);
     restore_terminal(run->terminal_group);
     stop_engine(run);
+    tell_refusals(run);
     if (run->config->verbose)
         report_counters(run->engine);
     return status;
@@ -293,6 +313,7 @@ int cli_run(int argc, char **argv)
     }
     net_worker_stop(run.net_worker);
     culvert_engine_free(run.engine);
+    summary_free(run.summary);
     close_fd(run.tap);
     culvert_config_free(run.config);
     return status;

@@ -91,8 +91,10 @@ static size_t peek_lines(const struct event_file *file, char chunk[WRITE_MAX])
 
     if (len > WRITE_MAX)
         len = WRITE_MAX;
-    for (size_t i = 0; i < len; i++)
-        chunk[i] = file->ring[(taken + i) % RING_SIZE];
+    size_t at = taken % RING_SIZE;
+    size_t first = len < RING_SIZE - at ? len : RING_SIZE - at;
+    memcpy(chunk, file->ring + at, first);
+    memcpy(chunk + first, file->ring, len - first);
     end = memrchr(chunk, '\n', len);
     return end ? (size_t)(end - chunk) + 1 : len;
 }
