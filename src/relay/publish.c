@@ -28,8 +28,9 @@
 #include "base/clock.h"
 #include "relay/publish_internal.h"
 
-#define BACKLOG        4096 /* as far as net.core.somaxconn allows */
-#define ACCEPTS_A_TURN 64
+#define BACKLOG        4096                  /* as far as net.core.somaxconn allows */
+#define ACCEPTS_A_TURN 64                    /* at most */
+#define CROWD_GAP      (50 * UINT64_C(1000)) /* ns for each of them, until the next are reported */
 #define REST_TIME      (100 * MS_NS)
 #define NAME_TRIES     256
 #define NAME_STRIDE    24593u /* prime: visits every port before it repeats one */
@@ -223,17 +224,36 @@ static bool accept_one(struct port *port)
     return true;
 }
 
-/* Level-triggered: what a turn leaves in the queue is reported again. */
+/* Those who come in crowds are taken so: when the queue was not emptied, and soon is reported
+ * again.
+ */
+static void note_taken(struct port *port, int taken)
+{
+    const uint64_t now = clock_now();
+
+    if (taken < port->appetite) {
+        port->appetite = taken > 0 ? (uint8_t)taken : 1;
+        return;
+    }
+    if (now - port->filled_at < port->appetite * CROWD_GAP)
+        port->appetite = port->appetite < ACCEPTS_A_TURN / 2 ? port->appetite * 2 : ACCEPTS_A_TURN;
+    port->filled_at = now;
+}
+
+/* Level-triggered: what a turn leaves in the queue is reported again. So a client that comes alone
+ * costs one accept(), without another that finds nothing. */
 static void listener_ready(void *ctx, uint32_t index, uint32_t generation, uint32_t events)
 {
     struct publish *publish = ctx;
     struct port *port = slots_find(&publish->ports, index, generation);
+    int taken = 0;
 
     (void)events;
-    for (int i = 0; port && !publish->resting && i < ACCEPTS_A_TURN; i++) {
-        if (!accept_one(port))
-            break;
-    }
+    if (!port)
+        return;
+    while (taken < port->appetite && !publish->resting && accept_one(port))
+        taken++;
+    note_taken(port, taken);
 }
 
 /* ---- opening and closing ---- */
@@ -307,6 +327,7 @@ static int port_open(struct publish *publish, const struct publish_spec *spec, u
     port->at = (struct ip_endpoint){spec->address, (uint16_t)(spec->host + offset)};
     port->guest_port = (uint16_t)(spec->guest + offset);
     port->protocol = spec->protocol;
+    port->appetite = 1;
     r = spec->protocol == IPPROTO_UDP ? udp_open(port) : tcp_open(port);
     if (r < 0)
         slots_give_back(&publish->ports, port);

@@ -16,6 +16,8 @@ struct port {
     struct ip_endpoint at;
     uint16_t guest_port;
     uint8_t protocol;
+    uint8_t appetite;        /* clients to accept at the next event */
+    uint64_t filled_at;      /* when as many were last there */
     int fd;                  /* TCP: listens */
     struct mapping *mapping; /* UDP */
 };

@@ -161,7 +161,8 @@ static void syn_sent_input(struct tcp *tcp, struct tcp_flow *flow,
         return; /* simultaneous opens do not happen here: the remote is ours */
     syn_options(tcp, flow, segment);
     flow_opened(tcp, flow, segment);
-    tcp_send_ack(tcp, flow);
+    flow->ack_owed = true; /* goes with the client's first bytes, if they are there */
+    tcp_flow_touch(tcp, flow);
     tcp_maybe_resume(tcp, flow);
 }
 
