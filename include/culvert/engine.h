@@ -64,6 +64,26 @@ int culvert_engine_stop(struct culvert_engine *engine);
 /** Stops if needed; resets open flows. Accepts NULL; returns NULL. */
 struct culvert_engine *culvert_engine_free(struct culvert_engine *engine);
 
+/** Replaces the policy by that of `config`: its rules, profile, policy file with its sets and
+ * lists, host addresses, what `dns-host` names may lead to, and `dns-denied`; nothing else of
+ * `config` is looked at. Any thread but the engine's own, before start, while it runs, and after;
+ * several threads take turns.
+ *
+ * When it returns, the new policy is in force: everything new has been judged by it since one
+ * moment between two frames, and everything open has been judged again, with the name and the
+ * lookup that admitted it. Connections that it denies were reset on both sides, others were not
+ * disturbed; denied datagrams and echoes pass no more, in either direction. It takes as long as
+ * building the policy does (half a second for a million names), on the calling thread; the guest's
+ * traffic does not wait for that. Rules with an end (`expires`) are replaced likewise, by
+ * themselves.
+ *
+ * 0, or negative errno and `error` filled (may be NULL), and the policy stays as it was: -EINVAL,
+ * what is wrong with `config`; -EDEADLK, called from a callback on the engine's own thread;
+ * -ENOMEM.
+ */
+int culvert_engine_set_policy(struct culvert_engine *engine, const struct culvert_config *config,
+                              struct culvert_error *error);
+
 /** Can the guest ping beyond the gateway? 0, or the negative errno with which the host forbade both
  * ping sockets (net.ipv4.ping_group_range) and raw ones. Any thread. */
 int culvert_engine_ping_error(const struct culvert_engine *engine, bool ipv6);

@@ -75,10 +75,11 @@ struct culvert_event {
     const char *remedy;
 };
 
-/** Tells every event to `callback` (NULL: to nobody). It runs on the poll thread and must not block
- * nor call the engine, culvert_engine_counters() excepted; `event` and its texts are valid until it
- * returns. When culvert_engine_stop() has returned everything has been told. Before _start. 0, or
- * -EBUSY: the engine is running. */
+/** Tells every event to `callback` (NULL: to nobody). It runs on the poll thread (what
+ * culvert_engine_set_policy() brings about while the engine does not run: on that call's thread)
+ * and must not block nor call the engine, culvert_engine_counters() excepted; `event` and its texts
+ * are valid until it returns. When culvert_engine_stop() has returned everything has been told.
+ * Before _start. 0, or -EBUSY: the engine is running. */
 int culvert_engine_set_event_callback(struct culvert_engine *engine,
                                       void (*callback)(void *arg,
                                                        const struct culvert_event *event),

@@ -9,6 +9,7 @@
  *     SIGCHLD      the init ended, and with it everything inside: exit with its status
  *     SIGTERM/HUP  passed on to the init, which passes them on to the command
  *     SIGUSR1      the counters on stderr
+ *     SIGUSR2      read the policy's files again (reload.c): SIGHUP is the command's
  *     SIGINT/QUIT  stay blocked: the terminal sends them to the command as well, which decides
  *     SIGPIPE      stays blocked: stderr may be a pipe that nobody reads
  *
@@ -30,6 +31,7 @@
 #include "base/cleanup.h"
 #include "cli/listeners.h"
 #include "cli/options.h"
+#include "cli/reload.h"
 #include "cli/report.h"
 #include "cli/sandbox.h"
 #include "cli/summary.h"
@@ -41,6 +43,7 @@
 #define FOLLOW_FIRST_NS 100000000 /* then once a second */
 
 struct run {
+    struct command_line line;
     struct culvert_config *config;
     char **argv; /* the command's */
     sigset_t original_mask;
@@ -68,10 +71,11 @@ static void print_help(void)
 /* ---- before ---- */
 
 /* 0: go on. Otherwise `*ret_status` is the exit status. */
-static int configure(struct run *run, int argc, char **argv, int *ret_status)
+static int configure(struct run *run, char **argv, int *ret_status)
 {
+    const struct command_line *line = &run->line;
     struct culvert_error error;
-    int used = options_parse(argc, (const char *const *)argv, CONFIG_RUN, run->config, &error);
+    int used = options_parse(line->argc, line->argv, line->command, run->config, &error);
 
     *ret_status = INIT_FAILED;
     if (used == OPTIONS_HELP) {
@@ -81,7 +85,7 @@ static int configure(struct run *run, int argc, char **argv, int *ret_status)
     }
     if (used < 0)
         return complain(error.message);
-    if (used == argc)
+    if (used == line->argc)
         return complain("run: the command is missing; write culvert run [OPTIONS] -- COMMAND");
     if (config_finish(run->config, &error) < 0) {
         dprintf(STDERR_FILENO, "culvert: --%s\n", error.message);
@@ -94,7 +98,8 @@ static int configure(struct run *run, int argc, char **argv, int *ret_status)
 
 static void block_signals(sigset_t *ret_original)
 {
-    static const int signals[] = {SIGCHLD, SIGTERM, SIGHUP, SIGUSR1, SIGINT, SIGQUIT, SIGPIPE};
+    static const int signals[] = {SIGCHLD, SIGTERM, SIGHUP,  SIGUSR1,
+                                  SIGUSR2, SIGINT,  SIGQUIT, SIGPIPE};
     sigset_t blocked;
 
     sigemptyset(&blocked);
@@ -162,6 +167,7 @@ static int supervise(struct run *run)
     sigaddset(&awaited, SIGTERM);
     sigaddset(&awaited, SIGHUP);
     sigaddset(&awaited, SIGUSR1);
+    sigaddset(&awaited, SIGUSR2);
     for (;;) {
         int signal = await_signal(run, &awaited), status;
 
@@ -171,6 +177,8 @@ static int supervise(struct run *run)
             kill(run->sandbox.init, signal);
         if (signal == SIGUSR1)
             report_counters(run->engine);
+        if (signal == SIGUSR2)
+            reload_policy(run->engine, &run->line, run->config->quiet);
     }
 }
 
@@ -300,12 +308,16 @@ static int run_sandboxed(struct run *run)
 
 int cli_run(int argc, char **argv)
 {
-    struct run run = {.config = culvert_config_new(), .tap = -1};
+    struct run run = {
+        .line = {argc, (const char *const *)argv, CONFIG_RUN},
+        .config = culvert_config_new(),
+        .tap = -1,
+    };
     int status;
 
     if (!run.config)
         return complain(strerror(errno));
-    if (configure(&run, argc, argv, &status) == 0) {
+    if (configure(&run, argv, &status) == 0) {
         ensure_stdio();
         block_signals(&run.original_mask);
         run.terminal_group = tcgetpgrp(STDERR_FILENO);

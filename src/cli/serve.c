@@ -6,7 +6,7 @@
  * signals; they are blocked everywhere else:
  *
  *     SIGTERM/INT  end: sockets and files that were made are removed, exit 0
- *     SIGHUP       read again what is configured; resolv.conf is followed without it
+ *     SIGHUP       read the policy's files again (reload.c); resolv.conf is followed without it
  *     SIGUSR1      the counters on stderr
  *     SIGPIPE      stays blocked: stdout and stderr may be pipes that nobody reads
  *     GUEST_GONE   from the engine's termination hook: with --once, or an inherited connection, the
@@ -31,6 +31,7 @@
 
 #include "base/cleanup.h"
 #include "cli/options.h"
+#include "cli/reload.h"
 #include "cli/report.h"
 #include "engine/config.h"
 
@@ -41,6 +42,7 @@
 #define SYSTEMD_FIRST_FD 3 /* sd_listen_fds(3) */
 
 struct serve {
+    struct command_line line;
     struct culvert_config *config;
     struct culvert_engine *engine;
     pthread_t main_thread;
@@ -113,11 +115,12 @@ static int check_frontend(const struct culvert_config *config)
 }
 
 /* 0: go on. Otherwise `*ret_status` is the exit status. */
-static int configure(struct serve *serve, int argc, char **argv, int *ret_status)
+static int configure(struct serve *serve, int *ret_status)
 {
+    const struct command_line *line = &serve->line;
     struct culvert_config *config = serve->config;
     struct culvert_error error;
-    int used = options_parse(argc, (const char *const *)argv, CONFIG_SERVE, config, &error);
+    int used = options_parse(line->argc, line->argv, line->command, config, &error);
 
     *ret_status = 0;
     if (used == OPTIONS_HELP) {
@@ -126,9 +129,9 @@ static int configure(struct serve *serve, int argc, char **argv, int *ret_status
     }
     if (used < 0)
         *ret_status = complain(STATUS_USAGE, "%s", error.message);
-    else if (used < argc)
+    else if (used < line->argc)
         *ret_status =
-            complain(STATUS_USAGE, "%s: serve takes options only; leave it out", argv[used]);
+            complain(STATUS_USAGE, "%s: serve takes options only; leave it out", line->argv[used]);
     else if (config_finish(config, &error) < 0)
         *ret_status = complain(STATUS_USAGE, "--%s", error.message);
     else
@@ -261,6 +264,8 @@ static int supervise(struct serve *serve)
 
         if (signal == SIGTERM || signal == SIGINT)
             return 0;
+        if (signal == SIGHUP)
+            reload_policy(serve->engine, &serve->line, serve->config->quiet);
         if (signal == SIGUSR1)
             report_counters(serve->engine);
         if (signal == GUEST_GONE && is_device(frontend))
@@ -292,12 +297,16 @@ static int serve_guest(struct serve *serve)
 
 int cli_serve(int argc, char **argv)
 {
-    struct serve serve = {.config = culvert_config_new(), .main_thread = pthread_self()};
+    struct serve serve = {
+        .line = {argc, (const char *const *)argv, CONFIG_SERVE},
+        .config = culvert_config_new(),
+        .main_thread = pthread_self(),
+    };
     int status;
 
     if (!serve.config)
         return complain(STATUS_FAILED, "%s", strerror(errno));
-    if (configure(&serve, argc, argv, &status) == 0) {
+    if (configure(&serve, &status) == 0) {
         ensure_stdio();
         block_signals();
         raise_descriptor_limit();

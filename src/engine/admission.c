@@ -34,6 +34,18 @@ static bool evades_resolver(const struct culvert_engine *engine, const struct fl
     return key->remote_port == DNS_TLS_PORT && policy_has_names(engine->policy);
 }
 
+bool admission_diverts(const struct culvert_engine *engine, const struct flow_key *key,
+                       enum counter *ret_reason)
+{
+    if (evades_resolver(engine, key))
+        *ret_reason = COUNTER_policy_denied_dns_tls;
+    else if (is_lookup(engine, key))
+        *ret_reason = COUNTER_policy_denied_dns_elsewhere;
+    else
+        return false;
+    return true;
+}
+
 /* The host's address behind the one the guest uses. */
 static struct ip_endpoint translate(const struct culvert_engine *engine, const struct flow_key *key)
 {

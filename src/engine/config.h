@@ -121,6 +121,8 @@ const struct config_option *config_option_find(const char *name);
 /* The option whose name is nearest to a mistyped one, or NULL if none is near. */
 const struct config_option *config_option_nearest(const char *name, unsigned commands);
 
+/* Do rules and sets fit together? 0; -EINVAL and `error` (may be NULL) filled; or -ENOMEM. */
+int config_check_policy(const struct culvert_config *config, struct culvert_error *error);
 /* Is everything consistent? 0, or -EINVAL and `error` (may be NULL) filled. */
 int config_finish(const struct culvert_config *config, struct culvert_error *error);
 /* Shall the guest have IPv6? For `auto` asks the host's routing table, so ask once and keep the

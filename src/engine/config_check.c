@@ -68,7 +68,7 @@ static int check_subnet(const struct config_subnet *subnet, char family,
     return 0;
 }
 
-static int check_policy(const struct culvert_config *config, struct culvert_error *error)
+int config_check_policy(const struct culvert_config *config, struct culvert_error *error)
 {
     char message[400];
     int r = policy_builder_check(config->policy, message, sizeof message);
@@ -92,7 +92,7 @@ int config_finish(const struct culvert_config *config, struct culvert_error *err
                      CONFIG_MTU_MIN_IPV6);
     if (config->verbose && config->quiet)
         return fault("quiet: contradicts verbose; leave one out");
-    return check_policy(config, error);
+    return config_check_policy(config, error);
 }
 
 /* Connecting a datagram socket sends nothing, but fails without a route. The address is a public

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "engine/config.h"
 #include "engine/internal.h"
+#include "engine/rejudge.h"
 #include "policy/pins.h"
 
 #define QUEUE_CAPACITY     1024
@@ -71,6 +72,17 @@ static int stack_config_fill(const struct culvert_config *config, struct stack_c
     return 0;
 }
 
+void engine_guard_dns(struct culvert_engine *engine)
+{
+    dns_set_guard(engine->dns, &(struct dns_guard){.policy = engine->policy,
+                                                   .world = &engine->world,
+                                                   .pins = engine->pins,
+                                                   .denied = engine->dns_denied,
+                                                   .lenient = engine->audit,
+                                                   .refused = tell_dns_refusal,
+                                                   .ctx = engine});
+}
+
 static int dns_fill(struct culvert_engine *engine, const struct culvert_config *config)
 {
     struct dns_config dns_config = {.upstream_count = config->dns_count};
@@ -81,13 +93,7 @@ static int dns_fill(struct culvert_engine *engine, const struct culvert_config *
         dns_new(&dns_config, engine->stack, &engine->loop, engine->timers, &engine->counters);
     if (!engine->dns)
         return -errno;
-    dns_set_guard(engine->dns, &(struct dns_guard){.policy = engine->policy,
-                                                   .world = &engine->world,
-                                                   .pins = engine->pins,
-                                                   .denied = config->dns_denied,
-                                                   .lenient = engine->audit,
-                                                   .refused = tell_dns_refusal,
-                                                   .ctx = engine});
+    engine_guard_dns(engine);
     r = dns_add_host(engine->dns, "host.culvert.internal", &engine->addresses.gateway4);
     if (r == 0 && engine->addresses.ipv6)
         r = dns_add_host(engine->dns, "host.culvert.internal", &engine->addresses.gateway6);
@@ -119,12 +125,10 @@ static int build_policy(struct culvert_engine *engine, const struct culvert_conf
 {
     const struct stack_config *addresses = &engine->addresses;
 
-    engine->policy = policy_build_at(config->policy, 1, time(NULL));
-    if (!engine->policy)
-        return -ENOMEM;
-    if (policy_has_names(engine->policy) &&
-        !(engine->pins = pins_new(NULL, engine->addresses.hash_key)))
-        return -ENOMEM;
+    int r = policy_swap_init(engine, config);
+
+    if (r < 0)
+        return r;
     engine->host_addresses = host_addresses_new(&engine->loop);
     if (!engine->host_addresses)
         return -errno;
@@ -168,6 +172,7 @@ static int build_network(struct culvert_engine *engine, const struct culvert_con
     engine->relay = relay_new(engine->stack, &engine->loop, engine->timers, &engine->counters);
     if (!engine->relay)
         return -errno;
+    relay_set_judge(engine->relay, rejudge_peer, engine);
     return dns_fill(engine, config);
 }
 
@@ -205,6 +210,7 @@ struct culvert_engine *culvert_engine_new(const struct culvert_config *config,
         explain(error, "no memory for an engine");
         return NULL;
     }
+    pthread_mutex_init(&engine->swap.lock, NULL);
     engine->loop.epoll_fd = -1;
     engine->once = config->frontend.once;
     engine->audit = config->audit;
@@ -257,8 +263,10 @@ static int thread_start(struct culvert_engine *engine)
     return -r;
 }
 
-int culvert_engine_start(struct culvert_engine *engine)
+static int start(struct culvert_engine *engine)
 {
+    int r;
+
     if (engine->running)
         return -EALREADY;
     if (!engine->netdev) {
@@ -269,12 +277,24 @@ int culvert_engine_start(struct culvert_engine *engine)
         engine_take_netdev(engine, netdev);
     }
     __atomic_store_n(&engine->stop, 0, __ATOMIC_RELEASE);
-    int r = engine->event_file ? event_file_start(engine->event_file) : 0;
+    r = policy_swap_start(engine);
+    if (r == 0 && engine->event_file)
+        r = event_file_start(engine->event_file);
     if (r == 0)
         r = thread_start(engine);
     engine->running = r == 0;
     if (r < 0 && engine->event_file)
         event_file_stop(engine->event_file);
+    return r;
+}
+
+int culvert_engine_start(struct culvert_engine *engine)
+{
+    int r;
+
+    pthread_mutex_lock(&engine->swap.lock); /* who replaces the policy sees it run, or not */
+    r = start(engine);
+    pthread_mutex_unlock(&engine->swap.lock);
     return r;
 }
 
@@ -297,14 +317,16 @@ int culvert_engine_ping_error(const struct culvert_engine *engine, bool ipv6)
 
 int culvert_engine_stop(struct culvert_engine *engine)
 {
-    if (!engine->running)
-        return 0;
-    __atomic_store_n(&engine->stop, 1, __ATOMIC_RELEASE);
-    culvert_wake_signal(&engine->state->proxy_wake);
-    pthread_join(engine->thread, NULL);
-    engine->running = false;
-    if (engine->event_file)
-        event_file_stop(engine->event_file);
+    pthread_mutex_lock(&engine->swap.lock); /* nobody waits for the thread any more */
+    if (engine->running) {
+        __atomic_store_n(&engine->stop, 1, __ATOMIC_RELEASE);
+        culvert_wake_signal(&engine->state->proxy_wake);
+        pthread_join(engine->thread, NULL);
+        engine->running = false;
+        if (engine->event_file)
+            event_file_stop(engine->event_file);
+    }
+    pthread_mutex_unlock(&engine->swap.lock);
     return 0;
 }
 
@@ -313,6 +335,7 @@ struct culvert_engine *culvert_engine_free(struct culvert_engine *engine)
     if (!engine)
         return NULL;
     culvert_engine_stop(engine);
+    policy_swap_end(engine);
     events_close(engine);
     relay_free(engine->relay);
     dns_free(engine->dns);
@@ -322,7 +345,7 @@ struct culvert_engine *culvert_engine_free(struct culvert_engine *engine)
     attachment_end(engine);
     host_addresses_free(engine->host_addresses);
     ingress_free(engine);
-    policy_free(engine->policy);
+    policy_swap_fini(engine);
     pins_free(engine->pins);
     flow_records_free(&engine->records);
     timers_free(engine->timers);

@@ -20,15 +20,20 @@
 
 /* ---- who may come ---- */
 
-static bool admit(void *ctx, uint8_t protocol, const struct ip_address *client, uint16_t port)
+bool ingress_admits(struct culvert_engine *engine, uint8_t protocol,
+                    const struct ip_address *client, uint16_t port)
 {
-    struct culvert_engine *engine = ctx;
     const struct subject subject = {
         .direction = POLICY_INGRESS,
         .key = {.remote = *client, .guest_port = port, .protocol = protocol},
     };
 
     return judge(engine, &subject).action == POLICY_ALLOW;
+}
+
+static bool admit(void *ctx, uint8_t protocol, const struct ip_address *client, uint16_t port)
+{
+    return ingress_admits(ctx, protocol, client, port);
 }
 
 static bool is_local(void *ctx, const struct ip_address *address)

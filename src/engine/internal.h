@@ -17,6 +17,7 @@
 #include "engine/event_file.h"
 #include "engine/events.h"
 #include "engine/flow_records.h"
+#include "engine/policy_swap.h"
 #include "engine/spin.h"
 #include "netdev/netdev.h"
 #include "policy/policy.h"
@@ -35,7 +36,9 @@ struct culvert_engine {
     struct relay *relay;
     struct dns *dns;
     struct host_addresses *host_addresses;
-    struct policy *policy;
+    struct policy *policy; /* in force */
+    struct policy_swap swap;
+    enum dns_denied dns_denied;
     struct policy_world world;
     struct pins *pins;           /* names learnt from answers; NULL: no rule goes by names */
     struct flow_records records; /* what admitted the open TCP flows */
@@ -81,6 +84,9 @@ int engine_poll_init(struct culvert_engine *engine);
 /* Gives the netdev (taken over) its callbacks. */
 void engine_take_netdev(struct culvert_engine *engine, struct netdev *netdev);
 
+/* engine.c: the resolver judges by the policy that is in force now. */
+void engine_guard_dns(struct culvert_engine *engine);
+
 /* admission.c: where a new flow goes. The stack's operations; ctx is the engine. */
 void admit_tcp(void *ctx, struct flow_handle flow, const struct flow_key *key);
 void admit_udp(void *ctx, const struct udp_datagram *datagram);
@@ -95,11 +101,19 @@ void events_close(struct culvert_engine *engine);
 void tell_event(struct culvert_engine *engine, struct event *event);
 /* dns_judgement.c: dns_guard's `refused`. ctx is the engine. */
 void tell_dns_refusal(void *ctx, const struct dns_refusal *refusal);
+/* Is a flow under this key kept from going where the guest means it to, whatever the rules say,
+ * because names must come from the resolver here? *ret_reason: what it counts as if it goes there
+ * already. */
+bool admission_diverts(const struct culvert_engine *engine, const struct flow_key *key,
+                       enum counter *ret_reason);
 /* ingress.c: published ports. Opens those of the configuration: 0, or negative errno with `error`
  * (may be NULL) filled unless it is -ENOMEM. */
 int ingress_open(struct culvert_engine *engine, const struct culvert_config *config,
                  struct culvert_error *error);
 void ingress_free(struct culvert_engine *engine);
+/* May `client` reach the guest's `port`? */
+bool ingress_admits(struct culvert_engine *engine, uint8_t protocol,
+                    const struct ip_address *client, uint16_t port);
 void ingress_link_changed(struct culvert_engine *engine);
 /* Takes over what ingress_follow() has handed in. */
 void ingress_apply(struct culvert_engine *engine);

@@ -229,3 +229,10 @@ void peek_tcp(struct culvert_engine *engine, struct flow_handle flow, const stru
             &peek->inner))
         free(peek);
 }
+
+bool peek_is_on(const struct culvert_engine *engine, struct flow_handle flow)
+{
+    struct tcp_upstream_ref ref;
+
+    return tcp_upstream_of(engine->stack, flow, &ref) && ref.upstream == &peek_upstream;
+}

@@ -53,6 +53,7 @@ static void proxy_ready(void *ctx, uint32_t index, uint32_t generation, uint32_t
     (void)index, (void)generation, (void)events;
     culvert_wake_drain(&engine->state->proxy_wake);
     ingress_apply(engine);
+    policy_swap_take(engine);
 }
 
 int engine_poll_init(struct culvert_engine *engine)
@@ -135,12 +136,13 @@ static void turn(struct culvert_engine *engine)
     tick(engine);
     if (!engine->netdev_gone && receive_batch(engine) > 0)
         spin_begin(&engine->spin, engine->now);
+    bool judging = policy_swap_run(engine);
     relay_run(engine->relay, engine->now);
     timers_expire(engine->timers, engine->now);
     bool spinning = spin_running(&engine->spin, engine->now);
     end_batch(engine, spinning);
 
-    bool busy = engine->netdev_readable || relay_pending(engine->relay);
+    bool busy = judging || engine->netdev_readable || relay_pending(engine->relay);
     uint64_t until = wait_until(engine, busy || spinning);
     int events = loop_wait(&engine->loop, engine->now, until);
     if (engine->spin.length == 0)
@@ -160,11 +162,13 @@ void *engine_poll_thread(void *arg)
 {
     struct culvert_engine *engine = arg;
 
+    policy_swap_polling(engine, true);
     tick(engine);
     netdev_link_changed(engine);
     while (!__atomic_load_n(&engine->stop, __ATOMIC_ACQUIRE))
         turn(engine);
     if (engine->events)
         events_flush(engine->events, engine->now);
+    policy_swap_polling(engine, false);
     return NULL;
 }

@@ -133,6 +133,7 @@ def term_ends_it_and_removes_what_it_made(lab):
 def hup_and_usr1_do_not_end_it(lab):
     with Serve(lab, "--stream", path("s")) as serving, StreamWire(path("s")) as wire:
         serving.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "in force" in serving.stderr(), "the policy to be read again")
         check(wire.lives(), "it lives")
         check(serving.counters()["netdev_frames_in"] >= 1, "counters")
         check(wire.lives(), "it lives")
