@@ -31,6 +31,12 @@ static inline void count(struct counters *counters, enum counter which)
     count_n(counters, which, 1);
 }
 
+/* For counters that several threads write at a time, all of them by this. */
+static inline void count_shared(struct counters *counters, enum counter which, uint64_t n)
+{
+    __atomic_fetch_add(&counters->value[which], n, __ATOMIC_RELAXED);
+}
+
 static inline uint64_t counter_value(const struct counters *counters, enum counter which)
 {
     return __atomic_load_n(&counters->value[which], __ATOMIC_RELAXED);

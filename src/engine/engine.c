@@ -360,6 +360,8 @@ void culvert_engine_counters(const struct culvert_engine *engine,
                                            uint64_t value),
                              void *arg)
 {
+    if (engine->netdev && engine->netdev->ops->refresh_counters)
+        engine->netdev->ops->refresh_counters(engine->netdev);
     for (int i = 0; i < COUNTER_COUNT; i++) {
         uint64_t value = counter_value(&engine->counters, (enum counter)i);
 

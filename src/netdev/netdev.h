@@ -28,6 +28,9 @@ struct netdev_ops {
     void (*flush)(struct netdev *netdev);
     /* The poll thread is about to sleep. True: there is something to do after all. May be NULL. */
     bool (*will_sleep)(struct netdev *netdev);
+    /* Somebody looks at the counters: those that are kept elsewhere are fetched. Any thread. May be
+     * NULL. */
+    void (*refresh_counters)(struct netdev *netdev);
     void (*free)(struct netdev *netdev);
 };
 

@@ -199,6 +199,17 @@ static int packet_receive(struct netdev *netdev, struct culvert_frame **ret_fram
     return r < 0 ? note_error(packet, r) : 0;
 }
 
+/* The kernel drops what its buffer has no room for, and counts it until it is asked. */
+static void packet_refresh_counters(struct netdev *netdev)
+{
+    struct tpacket_stats stats = {0};
+    socklen_t len = sizeof stats;
+
+    if (getsockopt(packet_of(netdev)->fd, SOL_PACKET, PACKET_STATISTICS, &stats, &len) == 0 &&
+        stats.tp_drops > 0)
+        count_shared(netdev->counters, COUNTER_netdev_lost, stats.tp_drops);
+}
+
 /* ---- to the guest ---- */
 
 static void watch(struct packet *packet, bool full)
@@ -310,6 +321,7 @@ static const struct netdev_ops packet_ops = {
     .receive = packet_receive,
     .send = packet_send,
     .flush = packet_flush,
+    .refresh_counters = packet_refresh_counters,
     .free = packet_free,
 };
 

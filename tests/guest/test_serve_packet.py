@@ -8,6 +8,7 @@ see its frames: these tests let it forward, and look whether it does."""
 import json
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 
@@ -71,6 +72,21 @@ def move(net, server, address, total):
     count = connection.recv(100).split()[0]
     connection.close()
     equal(int(count), total)
+
+
+@test
+def what_the_kernel_drops_for_want_of_room_is_counted(lab):
+    with Veth(lab) as guest, Serve(lab, "--interface", "vmtap") as serve:
+        wait_for(guest.net)
+        check("netdev_lost" not in serve.counters(), "nothing was lost yet")
+        serve.process.send_signal(signal.SIGSTOP)
+        with guest.net.socket(kind=socket.SOCK_DGRAM) as sender:
+            for _ in range(60000):  # more than the socket's buffer holds
+                sender.sendto(b"x" * 1400, (GATEWAY4, 9))
+        serve.process.send_signal(signal.SIGCONT)
+        lost = serve.counters()["netdev_lost"]
+        check(0 < lost < 60000, f"{lost} lost")
+        wait_for(guest.net)
 
 
 @test
