@@ -26,8 +26,8 @@
 #define DNS_UPSTREAM_UDP_SIZE   1232       /* passes every path in one piece */
 #define DNS_UPSTREAM_LOCAL_SIZE 4096       /* the same, from a resolver on this machine */
 
-#define DNS_PATIENCE     (300 * MS_NS)  /* until the next upstream is asked; doubles each round */
-#define DNS_PATIENCE_TCP (1000 * MS_NS) /* the same over TCP */
+#define DNS_PATIENCE     (300 * MS_NS) /* until the next upstream is asked; doubles each round */
+#define DNS_PATIENCE_TCP (500 * MS_NS) /* the same over TCP and TLS, with their handshakes */
 #define DNS_ROUNDS       4
 #define DNS_DEADLINE     (4500 * MS_NS) /* SERVFAIL then; stubs give up after 5 s */
 #define DNS_SECOND_CHANCE                                                                          \

@@ -258,6 +258,34 @@ def a_dead_first_resolver_costs_well_under_a_second(lab, dead):
                 check(took < 0.8 * SLOWNESS, f"question {i} {words} took {took:.2f} s")
 
 
+@for_each(scheme=["udp", "tcp", "tls"])
+def a_dead_first_resolver_of_an_option_costs_well_under_a_second(lab, scheme):
+    prepare(lab)
+    silence(lab)
+    first = f"{scheme}://{'dead.example@' if scheme == 'tls' else ''}{SILENT4}"
+    second = INTERNET4 if scheme == "udp" else f"tcp://{INTERNET4}"
+    with lab.guest("--dns", first, "--dns", second) as guest:
+        for name in ("www.test", "only4.test", "alias.test"):
+            took, (rcode, _, _) = seconds_for(guest, name, "A")
+            equal(rcode, "NOERROR")
+            check(took < 0.95 * SLOWNESS, f"{name} took {took:.2f} s")
+        equal(guest.counters()["dns_failovers"], 1)
+
+
+@test
+def a_resolver_that_dies_costs_well_under_a_second_too(lab):
+    prepare(lab)
+    for scheme in ("udp", "tcp"):  # by TCP with a connection that is open
+        lab.internet.filter()
+        with lab.guest("--dns", f"{scheme}://{OTHER4}", "--dns", f"{scheme}://{INTERNET4}") as guest:
+            equal(dig(guest, "www.test", "A")[1], ["93.184.216.80"])
+            lab.internet.filter(f"ip daddr {OTHER4} drop")
+            for name in ("only4.test", "alias.test"):
+                took, (rcode, _, _) = seconds_for(guest, name, "A")
+                equal(rcode, "NOERROR")
+                check(took < 0.95 * SLOWNESS, f"{scheme} {name} took {took:.2f} s")
+
+
 @test
 def a_resolver_that_refuses_is_passed_over(lab):
     prepare(lab)
