@@ -326,13 +326,14 @@ static void judge_address(const struct judging *j, const struct dns_record *reco
         dns->guard.refused(dns->guard.ctx, &refusal);
 }
 
-/* Tells what must go, and pins the addresses that may stay. */
-static void look_at_records(struct judging *j, uint64_t now)
+/* Tells what must go, and pins the addresses that may stay. False: not all could be looked at. */
+static bool look_at_records(struct judging *j, uint64_t now)
 {
     struct dns_walk walk = dns_walk_of(j->answer, j->m->end, &j->m->header, j->m->records);
     struct dns_record record;
+    int more;
 
-    while (dns_walk_next(&walk, &record) > 0) {
+    while ((more = dns_walk_next(&walk, &record)) > 0) {
         if (is_address(&record))
             judge_address(j, &record);
         if (!may_see(j, &record)) {
@@ -341,6 +342,7 @@ static void look_at_records(struct judging *j, uint64_t now)
             learn_record(j, &record, now);
         }
     }
+    return more == 0;
 }
 
 static void rewrite(struct judging *j, struct filtered *ret)
@@ -371,10 +373,11 @@ void filter_answer(struct dns *dns, const struct dns_question *question, const u
         ret->outcome = FILTERED_BROKEN;
     } else if (chain_is_denied(&j)) {
         ret->outcome = FILTERED_DENIED;
-    } else {
-        look_at_records(&j, now);
-        if (j.removed > 0)
-            rewrite(&j, ret);
+    } else if (!look_at_records(&j, now)) {
+        count(dns->counters, COUNTER_dns_answer_malformed);
+        ret->outcome = FILTERED_BROKEN;
+    } else if (j.removed > 0) {
+        rewrite(&j, ret);
     }
 }
 

@@ -30,48 +30,56 @@ int dns_header_read(const uint8_t *message, size_t len, struct dns_header *ret)
     return 0;
 }
 
-/* Follows the pointer at `*at`, which must lead in front of `*limit`, the start of the run of
- * labels it ends: so each jump goes further back, and none can loop. */
-static int follow_pointer(const uint8_t *message, size_t len, size_t *at, size_t *limit)
+/* A run of labels: where it is read, where it started, and what it must not reach. */
+struct run {
+    size_t at, start, end;
+};
+
+/* Follows the pointer at `run->at`. It leads to a name that was written before: in front of the
+ * run that it ends, where all of that name lies. So each jump goes further back, none can loop, and
+ * no name runs on into the record that bears it or beyond the message. */
+static int follow_pointer(const uint8_t *message, struct run *run)
 {
     size_t target;
 
-    if (len - *at < 2)
+    if (run->end - run->at < 2)
         return -EBADMSG;
-    target = load_be16(message + *at) & 0x3fffu;
-    if (target < DNS_HEADER_LEN || target >= *limit)
+    target = load_be16(message + run->at) & 0x3fffu;
+    if (target < DNS_HEADER_LEN || target >= run->start)
         return -EBADMSG;
-    *at = *limit = target;
+    *run = (struct run){.at = target, .start = target, .end = run->start};
     return 0;
 }
 
 int dns_name_read(const uint8_t *message, size_t len, size_t *offset, struct dns_name *ret)
 {
+    struct run run = {.at = *offset, .start = *offset, .end = len};
     struct dns_name name = {.len = 0};
-    size_t at = *offset, run = at, behind = 0, pointers = 0;
+    size_t behind = 0, pointers = 0;
 
     for (;;) {
         size_t label;
 
-        if (at >= len)
+        if (run.at >= run.end)
             return -EBADMSG;
-        label = message[at];
+        label = message[run.at];
         if ((label & POINTER_BITS) == POINTER_BITS) {
             if (behind == 0)
-                behind = at + 2;
-            if (++pointers > POINTERS_MAX || follow_pointer(message, len, &at, &run) < 0)
+                behind = run.at + 2;
+            if (++pointers > POINTERS_MAX || follow_pointer(message, &run) < 0)
                 return -EBADMSG;
             continue;
         }
-        if (label > DNS_LABEL_MAX || label >= len - at || name.len + label + 1 > DNS_NAME_MAX)
+        if (label > DNS_LABEL_MAX || label >= run.end - run.at ||
+            name.len + label + 1 > DNS_NAME_MAX)
             return -EBADMSG;
-        memcpy(name.bytes + name.len, message + at, label + 1);
+        memcpy(name.bytes + name.len, message + run.at, label + 1);
         name.len = (uint8_t)(name.len + label + 1);
-        at += label + 1;
+        run.at += label + 1;
         if (label == 0)
             break;
     }
-    *offset = behind ? behind : at;
+    *offset = behind ? behind : run.at;
     if (ret) {
         ret->len = name.len;
         memcpy(ret->bytes, name.bytes, name.len);

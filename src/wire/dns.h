@@ -130,7 +130,8 @@ struct dns_message {
 
 int dns_header_read(const uint8_t *message, size_t len, struct dns_header *ret);
 /* The name at `*offset`, compression undone; `*offset` moves behind it. Pointers must point
- * strictly backwards, at most 127 times, never into the header. `ret` may be NULL. */
+ * strictly backwards, at most 127 times, never into the header, and to labels that end before the
+ * ones that point there begin. `ret` may be NULL. */
 int dns_name_read(const uint8_t *message, size_t len, size_t *offset, struct dns_name *ret);
 int dns_question_read(const uint8_t *message, size_t len, size_t *offset, struct dns_question *ret);
 

@@ -229,6 +229,25 @@ def an_answer_with(lab, what):
 
 
 @test
+def an_address_does_not_hide_behind_a_name_that_never_ends(lab):
+    """A record's owner points into the question, where its letters make a label that runs on beyond
+    the message: only there, or in what a reply has there, would it end. Whoever gives up at that
+    record must not pass on the next."""
+    def answer(query):
+        if query.kind != A:
+            return query.reply()
+        endless = record(TXT, b"\x08" + b"x" * 8, name=b"\xc0\x11")  # "2", thus 50 bytes
+        return query.reply([endless, address("10.0.0.1")]) + b"\0"
+    with NameServer(lab, SERVER, answer), sandbox(lab, BY_NAME) as guest:
+        client = stub(guest)
+        client.send(question(1, "www.2.ok.test", extra=opt()))
+        reply = client.recv(2000)
+        equal(rcode_of(reply), SERVFAIL)
+        check(socket.inet_aton("10.0.0.1") not in reply, "the address")
+        equal(guest.counters()["dns_answer_malformed"], 1)
+
+
+@test
 def answers_cut_anywhere_harm_nobody(lab):
     """Each is followed by the whole one, for those that are too short to be one at all."""
     def answer(query):

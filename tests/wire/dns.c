@@ -193,6 +193,20 @@ static void pointers_to_themselves_forwards_or_in_circles_are_refused(void **sta
     assert_int_equal(read_name(beyond, sizeof beyond, 12, &name), -EBADMSG);
 }
 
+static void a_name_that_runs_on_behind_the_pointer_to_it_is_refused(void **state)
+{
+    /* "2.a", and a pointer to the 2, which is a label of 50 bytes from there */
+    uint8_t message[100] = {[12] = 1, '2', 1, 'a', 0, 0, 1, 0, 1, [21] = 0xc0, 13};
+    /* "a", whose end lies behind the pointer to it; and that pointer in front of its end */
+    uint8_t unended[] = {[12] = 1, 'a', 1, 'b', 0xc0, 12, 0};
+    struct dns_name name;
+
+    (void)state;
+    assert_int_equal(read_name(message, sizeof message, 21, &name), -EBADMSG);
+    assert_int_equal(read_name(unended, sizeof unended, 14, &name), -EBADMSG);
+    assert_int_equal(read_name(message, sizeof message, 12, &name), 0);
+}
+
 static void long_chains_of_pointers_are_refused(void **state)
 {
     uint8_t chain[12 + 1 + 2 * 200] = {0};
@@ -483,6 +497,7 @@ int main(void)
         cmocka_unit_test(no_question_or_two_are_refused),
         cmocka_unit_test(a_second_opt_or_one_elsewhere_is_refused),
         cmocka_unit_test(pointers_to_themselves_forwards_or_in_circles_are_refused),
+        cmocka_unit_test(a_name_that_runs_on_behind_the_pointer_to_it_is_refused),
         cmocka_unit_test(long_chains_of_pointers_are_refused),
         cmocka_unit_test(reserved_label_types_are_refused),
         cmocka_unit_test(names_of_255_bytes_are_read_and_of_256_are_not),
