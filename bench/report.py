@@ -5,7 +5,7 @@ from statistics import median
 from xml.sax.saxutils import escape
 
 COLOURS = {"loopback": "#9aa5b1", "slirp4netns": "#c98b4b", "pasta": "#8e6bb0",
-           "culvert": "#1f7a8c", "culvert-spin": "#4fa9b8", "culvert-thread": "#2f9e6e",
+           "culvert": "#1f7a8c", "culvert-nospin": "#4fa9b8", "culvert-thread": "#2f9e6e",
            "qemu-slirp": "#c98b4b", "qemu-passt": "#8e6bb0", "qemu-stream": "#4fa9b8",
            "qemu-vhost": "#1f7a8c", "dnsmasq": "#b5533c", "dnsmasq-behind": "#d08a6e"}
 
@@ -54,7 +54,7 @@ def judge(data, measurement, target):
 def aim(target):
     engine, op, factor, other, key = target
     what = {"slowest_share": "slowest share ", "cpu_s_per_gib": "CPU "}.get(key, "")
-    who = {"culvert-spin": "spin ", "culvert-vhost": "vhost "}.get(engine, "")
+    who = {"culvert-nospin": "no spin ", "culvert-vhost": "vhost "}.get(engine, "")
     return f"{who}{what}{op} {factor:g}" + (f" × {other}" if other else "")
 
 

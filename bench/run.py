@@ -256,7 +256,7 @@ MEASUREMENTS = [
     Measurement("tcp-down-8", "TCP down, 8 streams, MTU 1500", "Gbit/s", tcp_down(8),
                 targets=[over(0.35, "loopback"), over(0.5, None, "slowest_share")]),
     Measurement("rr", "request/response, 1 byte", "µs", latency("rr"),
-                targets=[under(1.25, "loopback"), under(1.1, "loopback", "culvert-spin")]),
+                targets=[under(1.1, "loopback"), under(1.25, "loopback", "culvert-nospin")]),
     Measurement("crr", "connect + request/response", "µs", latency("crr -n 1000"),
                 targets=[under(0.65, "slirp4netns")]),
     Measurement("udp-up", "UDP up, 1400 bytes", "thousand/s", udp_up(1),
@@ -475,7 +475,7 @@ def all_engines(options):
     def culvert(name, extra):
         return Culvert(name, options.culvert, extra + options.culvert_arg)
     return [Loopback(), Slirp4netns(), Pasta(), culvert("culvert", []),
-            culvert("culvert-spin", ["--spin-us", str(options.spin_us)]),
+            culvert("culvert-nospin", ["--spin-us=0"]),
             CulvertVhostUser("culvert-vhost", options.culvert, options.culvert_arg,
                              options.build_dir),
             culvert("culvert-thread", ["--net-worker=thread"]), dns.Dnsmasq(),
@@ -483,8 +483,8 @@ def all_engines(options):
             *machines.engines(options.culvert, options.culvert_arg)]
 
 
-DEFAULT_ENGINES = ("loopback,slirp4netns,pasta,culvert,culvert-spin,culvert-vhost,dnsmasq,"
-                   "dnsmasq-behind,qemu-slirp,qemu-passt,qemu-stream,qemu-vhost")
+DEFAULT_ENGINES = ("loopback,slirp4netns,pasta,culvert,culvert-nospin,culvert-vhost,"
+                   "dnsmasq,dnsmasq-behind,qemu-slirp,qemu-passt,qemu-stream,qemu-vhost")
 NAMES_ENGINES = ("loopback", "culvert", "dnsmasq", "dnsmasq-behind")
 
 
@@ -498,7 +498,6 @@ def parse():
     parser.add_argument("--seconds", type=float, default=2, help="of each measurement")
     parser.add_argument("--idle-seconds", type=float, default=10)
     parser.add_argument("--flows", type=int, default=15000, help="for memory-flow")
-    parser.add_argument("--spin-us", type=int, default=50, help="of culvert-spin")
     parser.add_argument("--culvert", metavar="PROGRAM",
                         default=os.environ.get("CULVERT", os.path.join(ROOT, "build", "culvert")))
     parser.add_argument("--culvert-arg", action="append", default=[], metavar="ARG",
@@ -537,8 +536,8 @@ def say(text):
 
 
 def applies(measurement, engine):
-    """The spinning variant is there for the latency of small requests, and its price; the one
-    behind virtqueues for what they cost; dnsmasq for names; QEMU for machines. Policy's code knows
+    """The variant that never spins is there for what the spin gains, and costs; the one behind
+    virtqueues for what they cost; dnsmasq for names; QEMU for machines. Policy's code knows
     no engine."""
     if measurement.group == "policy":
         return engine.name == "culvert"
@@ -548,7 +547,7 @@ def applies(measurement, engine):
         return measurement.group == "machines" and isinstance(engine, machines.Machine)
     if isinstance(engine, (dns.Dnsmasq, dns.DnsmasqBehind)):
         return False
-    if engine.name == "culvert-spin":
+    if engine.name == "culvert-nospin":
         return measurement.name in ("rr", "crr", "idle")
     if engine.name == "culvert-vhost":
         return measurement.name in ("tcp-up", "tcp-down", "tcp-up-8", "tcp-down-8", "rr", "crr",

@@ -18,7 +18,7 @@
 
 #define QUEUE_CAPACITY     1024
 #define DESCRIPTORS_SPARED 1000 /* of the limit, for everything but TCP flows */
-#define SPIN_NS_DEFAULT    0
+#define SPIN_NS_DEFAULT    UINT64_C(50000)
 
 static const uint8_t gateway_mac[6] = {0x02, 0x63, 0x75, 0x6c, 0x76, 0x02};
 
@@ -191,7 +191,8 @@ static int build(struct culvert_engine *engine, const struct culvert_config *con
         r = build_network(engine, config);
     if (r == 0)
         r = ingress_open(engine, config, error);
-    engine->spin.length = config->spin_given ? config->spin_us * UINT64_C(1000) : SPIN_NS_DEFAULT;
+    spin_init(&engine->spin,
+              config->spin_given ? config->spin_us * UINT64_C(1000) : SPIN_NS_DEFAULT);
     return r;
 }
 

@@ -118,8 +118,8 @@ static void tick(struct culvert_engine *engine)
     stack_set_now(engine->stack, engine->now);
 }
 
-/* How long to wait for events: not at all while there is work or the spin lasts. A netdev that has
- * to be told of sleep says nothing while we are awake, so it is asked again. */
+/* When to stop waiting for events: at once while the thread is awake. A netdev that has to be told
+ * of sleep says nothing while we are awake, so it is asked again. */
 static uint64_t wait_until(struct culvert_engine *engine, bool awake)
 {
     const struct netdev_ops *ops = engine->netdev->ops;
@@ -131,31 +131,48 @@ static uint64_t wait_until(struct culvert_engine *engine, bool awake)
     return 0;
 }
 
+static uint64_t bytes_moved(const struct culvert_engine *engine)
+{
+    return counter_value(&engine->counters, COUNTER_netdev_bytes_in) +
+           counter_value(&engine->counters, COUNTER_netdev_bytes_out);
+}
+
+/* Out of work: sleeps, or looks once and lets others go first. */
+static void wait_for_work(struct culvert_engine *engine, bool spinning)
+{
+    struct spin *spin = &engine->spin;
+    uint64_t until = wait_until(engine, spinning);
+
+    if (spin->length == 0) {
+        loop_wait(&engine->loop, engine->now, until);
+        return;
+    }
+    spin_idle(spin, clock_now());
+    if (loop_wait(&engine->loop, engine->now, until) > 0) {
+        spin_met(spin, clock_now());
+    } else if (spinning) {
+        uint64_t before = clock_now();
+
+        sched_yield();
+        spin_yielded(spin, before, clock_now());
+    }
+}
+
 static void turn(struct culvert_engine *engine)
 {
     tick(engine);
     if (!engine->netdev_gone && receive_batch(engine) > 0)
-        spin_begin(&engine->spin, engine->now);
+        spin_met(&engine->spin, engine->now); /* a netdev that we ask tells by no event */
     bool judging = policy_swap_run(engine);
     relay_run(engine->relay, engine->now);
     timers_expire(engine->timers, engine->now);
-    bool spinning = spin_running(&engine->spin, engine->now);
+    bool spinning = spin_due(&engine->spin, engine->now, bytes_moved(engine));
     end_batch(engine, spinning);
 
-    bool busy = judging || engine->netdev_readable || relay_pending(engine->relay);
-    uint64_t until = wait_until(engine, busy || spinning);
-    int events = loop_wait(&engine->loop, engine->now, until);
-    if (engine->spin.length == 0)
-        return;
-    if (events > 0) {
-        uint64_t now = clock_now();
-
-        if (!busy)
-            spin_met(&engine->spin, now - engine->now);
-        spin_begin(&engine->spin, now);
-    } else if (spinning && !busy) {
-        sched_yield();
-    }
+    if (judging || engine->netdev_readable || relay_pending(engine->relay))
+        loop_wait(&engine->loop, engine->now, wait_until(engine, true));
+    else
+        wait_for_work(engine, spinning);
 }
 
 void *engine_poll_thread(void *arg)
