@@ -138,7 +138,8 @@ int vhost_queue_kick_by(struct vhost_user *device, struct vhost_queue *queue, in
 void vhost_queue_stop(struct vhost_user *device, struct vhost_queue *queue);
 /* Forgets everything. */
 void vhost_queue_reset(struct vhost_user *device, struct vhost_queue *queue);
-/* The features or the memory have changed under a running ring. 0 or -EFAULT. */
+/* The features, the memory or its addresses have changed under a running ring. 0, or -EFAULT: it
+ * has lost its place, and the connection ends whatever the front end is answered. */
 int vhost_queue_refresh(struct vhost_user *device, struct vhost_queue *queue);
 /* Publishes what was given back, and calls the guest if it wants to be. */
 void vhost_queue_flush(struct vhost_queue *queue);

@@ -101,9 +101,10 @@ static struct guest_mapping *mapping_new(int fd, const struct guest_region *regi
     if (!mapping)
         return NULL;
 
-    uint64_t before = region->offset % mapping_unit(&info);
+    uint64_t unit = mapping_unit(&info), before = region->offset % unit;
     mapping->refs = 1;
-    mapping->len = (size_t)(before + region->size);
+    /* Whole units: munmap() of a part of a huge page does nothing at all. */
+    mapping->len = (size_t)((before + region->size + unit - 1) / unit * unit);
     mapping->address = mmap(NULL, mapping->len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
                             fd, (off_t)(region->offset - before));
     if (mapping->address == MAP_FAILED) {

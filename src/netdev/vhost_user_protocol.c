@@ -120,8 +120,6 @@ static int use_memory(struct vhost_user *device, struct guest_memory *take_memor
 
     device->memory = take_memory;
     r = refresh_queues(device);
-    if (r < 0)
-        vhost_user_fail(device, COUNTER_vhost_user_bad_ring); /* running rings lost their place */
     guest_memory_unref(before);
     return r;
 }
@@ -471,7 +469,7 @@ void vhost_user_handle(struct vhost_user *device, struct vhost_user_message *mes
     r = rule->handle(device, message);
     if (r < 0 && (rule->answers || !wants_ack(device, message)))
         vhost_user_fail(device, rule->reason);
-    else if (r < 0)
+    else if (r < 0 && device->fault < 0)
         count(device->netdev.counters, rule->reason);
     if (!rule->answers)
         acknowledge(device, message, r == 0);

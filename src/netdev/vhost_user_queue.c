@@ -243,7 +243,8 @@ void vhost_queue_reset(struct vhost_user *device, struct vhost_queue *queue)
 
 int vhost_queue_refresh(struct vhost_user *device, struct vhost_queue *queue)
 {
-    if (!queue->started)
+    if (!queue->started || place_ring(device, queue))
         return 0;
-    return place_ring(device, queue) ? 0 : -EFAULT;
+    vhost_user_fail(device, COUNTER_vhost_user_bad_ring);
+    return -EFAULT;
 }

@@ -79,13 +79,13 @@ bool vhost_ring_place(struct vhost_ring *ring, struct guest_memory *memory, uint
  * record of it: what it gave back last is in flight no more. */
 static void settle_last_batch(struct vhost_inflight_queue *inflight, uint16_t size, uint16_t used)
 {
-    uint16_t head = inflight->last_batch_head;
+    uint16_t head = __atomic_load_n(&inflight->last_batch_head, __ATOMIC_RELAXED);
 
     for (uint16_t n = (uint16_t)(used - inflight->used_index); n != 0 && n <= size; n--) {
         if (head >= size)
             break;
         inflight->entries[head].inflight = 0;
-        head = inflight->entries[head].next;
+        head = __atomic_load_n(&inflight->entries[head].next, __ATOMIC_RELAXED);
     }
     inflight->used_index = used;
 }

@@ -470,6 +470,61 @@ static void table_is_not_replaced_by_one_that_fails(void **state)
     lab_free(lab);
 }
 
+/* With event indices a ring is two bytes longer, which this one's memory does not have. */
+static void features_that_a_running_ring_has_no_room_for(void **state)
+{
+    struct lab *lab = lab_new(2, false);
+    struct frontend_queue *queue = &lab->front.queues[TX];
+    const size_t used_len = sizeof(struct vring_used) + QUEUE_SIZE * sizeof(struct vring_used_elem);
+    uint64_t features = ALL_FEATURES & ~FEATURE(VIRTIO_RING_F_EVENT_IDX);
+
+    (void)state;
+    queue->used = (struct vring_used *)(lab->front.memory + MEMORY_SIZE - used_len);
+    assert_int_equal(frontend_start(&lab->front, features), 0);
+    assert_true(lab->netdev->link.up);
+    features = lab->front.features | FEATURE(VIRTIO_RING_F_EVENT_IDX);
+    assert_int_equal(
+        frontend_request(&lab->front, VHOST_USER_SET_FEATURES, &features, sizeof features, NULL, 0),
+        -EREMOTEIO);
+    assert_ended(lab, COUNTER_vhost_user_bad_ring);
+    lab_free(lab);
+}
+
+/* Is a file of this name mapped here? */
+static bool is_mapped(const char *name)
+{
+    FILE *maps = fopen("/proc/self/maps", "re");
+    char line[512];
+    bool found = false;
+
+    assert_non_null(maps);
+    while (!found && fgets(line, sizeof line, maps))
+        found = strstr(line, name);
+    fclose(maps);
+    return found;
+}
+
+/* Such regions exist: a PC has a hole at 640 KiB. */
+static void part_of_a_huge_page_is_unmapped_in_the_end(void **state)
+{
+    int fd = memfd_create("huge-memory", MFD_CLOEXEC | MFD_HUGETLB);
+    const struct guest_region region = {.size = 640 << 10, .offset = 64 << 10};
+    struct guest_memory *memory = guest_memory_new(NULL);
+
+    (void)state;
+    if (fd < 0) { /* not in this kernel */
+        guest_memory_unref(memory);
+        skip();
+    }
+    assert_int_equal(ftruncate(fd, 1 << 30), 0);
+    assert_non_null(memory);
+    assert_int_equal(guest_memory_add(memory, &region, fd), 0);
+    assert_true(is_mapped("huge-memory"));
+    guest_memory_unref(memory);
+    assert_false(is_mapped("huge-memory"));
+    close(fd);
+}
+
 static unsigned open_descriptors(void)
 {
     unsigned n = 0;
@@ -553,6 +608,8 @@ int main(void)
         TEST(memory_that_cannot_be),
         TEST(tables_that_cannot_be),
         TEST(table_is_not_replaced_by_one_that_fails),
+        TEST(features_that_a_running_ring_has_no_room_for),
+        TEST(part_of_a_huge_page_is_unmapped_in_the_end),
         TEST(descriptors_nobody_asked_for_are_closed),
         TEST(message_may_come_byte_by_byte),
     };
