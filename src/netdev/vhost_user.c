@@ -177,6 +177,13 @@ static void settle(struct vhost_user *device)
         session_end(device);
 }
 
+static void look_for_room(struct vhost_user *device)
+{
+    if (vhost_deliver_has_room(device) && software_sender_resume(&device->sender) == 0 &&
+        device->netdev.writable)
+        device->netdev.writable(device->netdev.ctx);
+}
+
 static void read_messages(struct vhost_user *device)
 {
     for (int i = 0; i < MESSAGES_AT_ONCE && device->fault < 0; i++) {
@@ -193,6 +200,8 @@ static void read_messages(struct vhost_user *device)
         vhost_user_handle(device, &device->message);
         vhost_user_message_clear(&device->message);
         refresh_link(device);
+        if (device->fault < 0)
+            look_for_room(device); /* a queue that was waited for may have stopped */
     }
     settle(device);
 }
@@ -247,13 +256,6 @@ static void wake_up(struct vhost_user *device)
     for (unsigned i = 0; i < device->queue_count; i++)
         if (device->queues[i].started)
             vhost_ring_disarm(&device->queues[i].ring);
-}
-
-static void look_for_room(struct vhost_user *device)
-{
-    if (vhost_deliver_has_room(device) && software_sender_resume(&device->sender) == 0 &&
-        device->netdev.writable)
-        device->netdev.writable(device->netdev.ctx);
 }
 
 /* Frames of all transmit queues in turn. */

@@ -175,6 +175,11 @@ bool vhost_deliver_has_room(struct vhost_user *device)
 
         if (!queue->starved)
             continue;
+        if (!vhost_queue_usable(queue)) { /* what waits for it goes elsewhere */
+            queue->starved = false;
+            room = true;
+            continue;
+        }
         r = vhost_ring_look(&queue->ring);
         if (r < 0) {
             vhost_user_fail(device, vhost_ring_reason(r));

@@ -156,7 +156,7 @@ int vhost_transmit(struct vhost_user *device, struct vhost_queue *queue,
 
 /* vhost_user_deliver.c: a frame to the guest, as software_sender.put. */
 int vhost_deliver(void *device, struct culvert_frame *frame);
-/* There is room for a starved queue again, perhaps. */
+/* There is room again, perhaps: the queue a frame waits for has more, or is used no longer. */
 bool vhost_deliver_has_room(struct vhost_user *device);
 
 /* vhost_user_steering.c: which pair of queues a flow of the guest's uses */

@@ -187,7 +187,6 @@ static int start(struct vhost_user *device, struct vhost_queue *queue)
         return r;
     }
     queue->started = true;
-    queue->starved = false;
     queue->most_posted = 0;
     /* A predecessor may have died between an element and its call; one call too many is harmless.
      */
@@ -227,7 +226,6 @@ void vhost_queue_stop(struct vhost_user *device, struct vhost_queue *queue)
     }
     vhost_ring_end(&queue->ring);
     queue->started = false;
-    queue->starved = false;
 }
 
 void vhost_queue_reset(struct vhost_user *device, struct vhost_queue *queue)

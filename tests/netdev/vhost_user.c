@@ -450,13 +450,24 @@ static void control_commands_are_answered(void **state)
 
 /* ---- several pairs ---- */
 
+static void move_flow_to_pair_1(struct lab *lab)
+{
+    uint8_t *at = guest_bytes(lab, 4096), *ip = at + 26;
+    size_t len = lay_out(&small_shape, at);
+
+    describe(lab, 3, 0, at, (uint32_t)len, 0, 0);
+    /* The other direction of small_shape: what answers it. */
+    memcpy(ip + 12, (uint8_t[]){10, 0, 2, 100, 192, 0, 2, 1}, 8);
+    memcpy(ip + 20, (uint8_t[]){40000 >> 8, 40000 & 255, 443 >> 8, 443 & 255}, 4);
+    offer(lab, 3, 0);
+    culvert_frame_unref(take_one(lab));
+}
+
 static void flow_comes_back_on_the_pair_it_left_by(void **state)
 {
     struct lab *lab = lab_started(4, ALL_FEATURES & ~FEATURE(VIRTIO_NET_F_CTRL_VQ));
     struct vring_used_elem element;
     struct culvert_frame *frame = frame_of_shape(&small_shape);
-    uint8_t *at = guest_bytes(lab, 4096), *ip = at + 26;
-    size_t len = lay_out(&small_shape, at);
 
     (void)state;
     post(lab, 0, 4, 2048);
@@ -464,16 +475,31 @@ static void flow_comes_back_on_the_pair_it_left_by(void **state)
         describe(lab, 2, i, guest_bytes(lab, 2048), 2048, VRING_DESC_F_WRITE, 0);
         offer(lab, 2, i);
     }
-    describe(lab, 3, 0, at, (uint32_t)len, 0, 0);
-    /* The other direction of the frame that is sent below. */
-    memcpy(ip + 12, (uint8_t[]){10, 0, 2, 100, 192, 0, 2, 1}, 8);
-    memcpy(ip + 20, (uint8_t[]){40000 >> 8, 40000 & 255, 443 >> 8, 443 & 255}, 4);
-    offer(lab, 3, 0);
-    culvert_frame_unref(take_one(lab));
+    move_flow_to_pair_1(lab);
     assert_int_equal(lab->netdev->ops->send(lab->netdev, frame), 0);
     flush(lab);
     assert_true(frontend_reap(queue_of(lab, 2), &element));
     assert_false(frontend_reap(queue_of(lab, RX), &element));
+    lab_free(lab);
+}
+
+static void frame_that_waits_for_a_pair_goes_by_another_when_it_is_disabled(void **state)
+{
+    struct lab *lab = lab_started(4, ALL_FEATURES & ~FEATURE(VIRTIO_NET_F_CTRL_VQ));
+    struct culvert_frame *frame = frame_of_shape(&small_shape);
+    struct vring_used_elem element;
+
+    (void)state;
+    move_flow_to_pair_1(lab);
+    post(lab, 0, 4, 2048);
+    lab->writable = 0;
+    assert_int_equal(lab->netdev->ops->send(lab->netdev, frame), -EAGAIN);
+    assert_int_equal(frontend_enable_queue(&lab->front, 2, false), 0);
+    assert_int_equal(frontend_enable_queue(&lab->front, 3, false), 0);
+    assert_int_equal(lab->writable, 1);
+    assert_int_equal(lab->netdev->ops->send(lab->netdev, frame), 0);
+    flush(lab);
+    assert_true(frontend_reap(queue_of(lab, RX), &element));
     lab_free(lab);
 }
 
@@ -694,6 +720,7 @@ int main(void)
         cmocka_unit_test(kicks_are_wanted_in_sleep_alone),
         cmocka_unit_test(control_commands_are_answered),
         cmocka_unit_test(flow_comes_back_on_the_pair_it_left_by),
+        cmocka_unit_test(frame_that_waits_for_a_pair_goes_by_another_when_it_is_disabled),
         cmocka_unit_test(memory_comes_and_goes_slot_by_slot),
         cmocka_unit_test(region_added_twice_is_removed_by_the_second_removal),
         cmocka_unit_test(configuration_space_can_be_read),
