@@ -587,6 +587,7 @@ const struct scenario scenarios[] = {
     {"the_guest_resets_on_a_lossy_link", 1, loss_of_a_few_percent, guest_resets},
     {"the_host_resets", 1, NULL, host_resets},
     {"the_host_resets_on_a_lossy_link", 1, loss_of_a_few_percent, host_resets},
+    {"the_host_resets_on_a_full_link", 1, full_link, host_resets},
     {"the_host_holds_the_first_bytes", 1, NULL, holding},
     {"the_policy_denies_late", 1, NULL, denied},
     {"the_host_refuses", 1, NULL, refused},

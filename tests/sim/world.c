@@ -901,6 +901,8 @@ static void check_host_reset(struct world *w, struct flow *f)
     bool faultless = !p->up.loss && !p->down.loss && !p->up.reorder && !p->down.reorder;
     bool roomy =
         f->guest.config.read_interval == 0 && f->guest.config.rcvbuf >= f->host.config.tx_total;
+    if (f->host.reset_sent && !p->down.loss && f->guest.result == RESULT_TIMED_OUT)
+        fail(w, "flow %u: the host's RST did not reach the guest", f->index);
     if (f->host.config.denies)
         return;
     if (f->guest.result == RESULT_RESET && faultless && roomy && f->host.reset_sent &&
