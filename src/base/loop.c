@@ -97,6 +97,8 @@ int loop_wait(struct loop *loop, uint64_t now, uint64_t deadline)
 
     if (n < 0)
         return errno == EINTR ? 0 : -errno;
+    if (n > 0 && loop->woken)
+        loop->woken(loop->woken_ctx);
     for (int i = 0; i < n; i++) {
         uint64_t data = events[i].data.u64;
         const struct loop_handler *handler = &loop->handlers[data >> 56];

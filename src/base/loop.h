@@ -23,6 +23,10 @@ struct loop {
     bool only_ms; /* the kernel has no epoll_pwait2() */
     unsigned handler_count;
     struct loop_handler handlers[LOOP_HANDLERS];
+    /* Called when a wait has brought events, before their handlers: time has passed. May be NULL.
+     */
+    void (*woken)(void *ctx);
+    void *woken_ctx;
 };
 
 int loop_init(struct loop *loop); /* 0 or negative errno */

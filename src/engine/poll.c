@@ -56,10 +56,24 @@ static void proxy_ready(void *ctx, uint32_t index, uint32_t generation, uint32_t
     policy_swap_take(engine);
 }
 
+static void tick(struct culvert_engine *engine)
+{
+    engine->now = clock_now();
+    stack_set_now(engine->stack, engine->now);
+}
+
+/* What handlers begin is timed from now, not from when the thread went to sleep. */
+static void woken(void *ctx)
+{
+    tick(ctx);
+}
+
 int engine_poll_init(struct culvert_engine *engine)
 {
     unsigned handler = loop_add_handler(&engine->loop, proxy_ready, engine);
 
+    engine->loop.woken = woken;
+    engine->loop.woken_ctx = engine;
     return loop_add(&engine->loop, culvert_wake_fd(&engine->state->proxy_wake), EPOLLIN, handler, 0,
                     0);
 }
@@ -110,12 +124,6 @@ static void end_batch(struct culvert_engine *engine, bool defer_acks)
     if (engine->netdev->ops->flush)
         engine->netdev->ops->flush(engine->netdev);
     __atomic_store_n(&engine->queued_bytes, tcp_queued_bytes(engine->stack), __ATOMIC_RELEASE);
-}
-
-static void tick(struct culvert_engine *engine)
-{
-    engine->now = clock_now();
-    stack_set_now(engine->stack, engine->now);
 }
 
 /* When to stop waiting for events: at once while the thread is awake. A netdev that has to be told

@@ -55,6 +55,48 @@ static void an_event_names_handler_index_and_generation(void **state)
     loop_fini(&loop);
 }
 
+struct wakings {
+    unsigned wakings, events, events_before_waking;
+};
+
+static void count_waking(void *ctx)
+{
+    ((struct wakings *)ctx)->wakings++;
+}
+
+static void count_event(void *ctx, uint32_t index, uint32_t generation, uint32_t events)
+{
+    struct wakings *seen = ctx;
+    (void)index, (void)generation, (void)events;
+    seen->events++;
+    seen->events_before_waking += seen->wakings == 0;
+}
+
+static void a_wait_that_brought_events_tells_before_their_handlers(void **state)
+{
+    (void)state;
+    struct loop loop;
+    struct wakings seen = {0};
+    int fds[2];
+    assert_int_equal(pipe(fds), 0);
+    assert_int_equal(loop_init(&loop), 0);
+    loop.woken = count_waking;
+    loop.woken_ctx = &seen;
+    unsigned handler = loop_add_handler(&loop, count_event, &seen);
+    assert_int_equal(loop_add(&loop, fds[0], EPOLLIN, handler, 0, 0), 0);
+    assert_int_equal(loop_wait(&loop, 0, 0), 0);
+    assert_int_equal(seen.wakings, 0);
+    assert_int_equal(loop_add(&loop, fds[1], EPOLLOUT, handler, 1, 0), 0);
+    assert_int_equal(write(fds[1], "x", 1), 1);
+    assert_int_equal(loop_wait(&loop, 0, UINT64_MAX), 2);
+    assert_int_equal(seen.wakings, 1);
+    assert_int_equal(seen.events, 2);
+    assert_int_equal(seen.events_before_waking, 0);
+    close(fds[0]);
+    close(fds[1]);
+    loop_fini(&loop);
+}
+
 static void sleep_one_ms(struct loop *loop)
 {
     uint64_t start = clock_now();
@@ -89,6 +131,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_event_names_handler_index_and_generation),
+        cmocka_unit_test(a_wait_that_brought_events_tells_before_their_handlers),
         cmocka_unit_test(a_wait_ends_at_its_deadline_and_not_before),
         cmocka_unit_test(a_bad_descriptor_is_an_error_not_a_crash),
     };

@@ -64,6 +64,18 @@ def is_reset(network, address, port=PORT, say=b""):
 # ---- who the guest sees ----
 
 
+@test
+def a_client_after_a_long_silence_is_offered_to_the_guest_once(lab):
+    """The time is what it is when the client comes, not when the engine went to sleep."""
+    with lab.guest("-p", f"{PORT}:80") as guest, guest.net.listen(GUEST4, 80) as listener:
+        for _ in range(2):
+            time.sleep(1.5)
+            with Served(lab.host, "127.0.0.1", listener) as served:
+                served.guest.sendall(b"x")
+                equal(receive_exactly(served.client, 1), b"x")
+        equal(guest.counters().get("tcp_timeouts", 0), 0)
+
+
 @for_each(family=FAMILIES)
 def a_client_on_the_host_appears_as_the_gateway(lab, family):
     loopback = LOOPBACKS[family]
