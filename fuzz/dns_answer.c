@@ -78,7 +78,7 @@ static bool may_lead_there(const struct dns *dns, const struct dns_question *que
     uint32_t v4;
 
     if (record->rclass != DNS_CLASS_IN)
-        return true;
+        return record->type == DNS_TYPE_OPT;
     if (record->type == DNS_TYPE_A) {
         check(record->data_len == 4);
         memcpy(&v4, message + record->data, 4);

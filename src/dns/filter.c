@@ -231,8 +231,7 @@ static bool chain_is_denied(const struct judging *j)
 
 static bool is_address(const struct dns_record *record)
 {
-    return record->rclass == DNS_CLASS_IN &&
-           (record->type == DNS_TYPE_A || record->type == DNS_TYPE_AAAA);
+    return record->type == DNS_TYPE_A || record->type == DNS_TYPE_AAAA;
 }
 
 /* False: data of another length, or an IPv4 address in disguise, which no honest server gives. */
@@ -278,8 +277,11 @@ static bool may_see_address(const struct judging *j, const struct dns_record *re
            (is_admitted(j->dns, j->question, &address) || passes(j->dns, &address));
 }
 
+/* Nothing was asked about in another class than the Internet's; not every stub looks at it. */
 static bool may_see(const struct judging *j, const struct dns_record *record)
 {
+    if (record->rclass != DNS_CLASS_IN && record->type != DNS_TYPE_OPT)
+        return false;
     if (is_address(record))
         return may_see_address(j, record);
     return record->type != DNS_TYPE_SVCB && record->type != DNS_TYPE_HTTPS;
@@ -316,7 +318,7 @@ static void judge_address(const struct judging *j, const struct dns_record *reco
         .reason = COUNTER_dns_rebinding,
         .rule = UINT32_MAX,
         .address = readable ? &address : NULL,
-        .passes = may_see_address(j, record),
+        .passes = may_see(j, record),
     };
 
     if (refusal.passes && is_admitted(dns, j->question, &address))

@@ -14,7 +14,7 @@ static struct {
     struct {
         enum dns_section section;
         const char *owner;
-        uint16_t type;
+        uint16_t type, rclass;
         uint32_t ttl;
         uint8_t data[64];
         size_t len;
@@ -46,6 +46,7 @@ static void add_data(enum dns_section section, const char *owner, uint16_t type,
     plan.records[i].section = section;
     plan.records[i].owner = owner;
     plan.records[i].type = type;
+    plan.records[i].rclass = DNS_CLASS_IN;
     plan.records[i].ttl = 300;
     plan.records[i].len = len;
     memcpy(plan.records[i].data, data, len);
@@ -91,7 +92,7 @@ static void answer_as_planned(struct server *server, const struct asked *asked)
         assert_int_equal(dns_name_parse(plan.records[i].owner, &owner), 0);
         dns_build_bytes(&b, owner.bytes, owner.len);
         dns_build_be16(&b, plan.records[i].type);
-        dns_build_be16(&b, DNS_CLASS_IN);
+        dns_build_be16(&b, plan.records[i].rclass);
         dns_build_be32(&b, plan.records[i].ttl);
         dns_build_be16(&b, (uint16_t)plan.records[i].len);
         dns_build_bytes(&b, plan.records[i].data, plan.records[i].len);
@@ -430,6 +431,22 @@ static void addresses_in_disguise_are_taken_out(void **state)
     assert_string_equal(shown(w, &m), "2606:2800:220:1::1");
 }
 
+static void records_of_other_classes_are_taken_out(void **state)
+{
+    struct world *w = *state;
+    struct dns_message m;
+
+    add_address(DNS_ANSWER, "www.example.com", "93.184.216.34");
+    add_address(DNS_ANSWER, "www.example.com", "10.0.0.1");
+    add_address(DNS_ANSWER, "www.example.com", "93.184.216.35");
+    plan.records[1].rclass = plan.records[2].rclass = 3; /* CH */
+    start(w, DNS_DENIED_NXDOMAIN, ALLOW_WWW);
+    m = ask(w, "www.example.com", DNS_TYPE_A);
+    assert_string_equal(shown(w, &m), "93.184.216.34");
+    assert_int_equal(COUNTED(w, rebinding), 2);
+    assert_int_equal(pinned(w, "www.example.com", "93.184.216.35"), '-');
+}
+
 static void the_chain_of_cnames_is_followed_whatever_its_order(void **state)
 {
     struct world *w = *state;
@@ -624,6 +641,7 @@ int main(void)
         TEST(an_unchanged_answer_keeps_ad_and_signatures),
         TEST(a_widened_rule_lets_its_addresses_stand),
         TEST(addresses_in_disguise_are_taken_out),
+        TEST(records_of_other_classes_are_taken_out),
         TEST(the_chain_of_cnames_is_followed_whatever_its_order),
         TEST(records_that_belong_to_no_owner_of_the_chain_are_taken_out),
         TEST(a_cname_to_a_denied_name_is_refused),
