@@ -16,7 +16,7 @@ packages_of() {
         echo clang clang-format-14 clang-tidy-14 cppcheck g++ \
             libcmocka-dev libldns-dev \
             bind9-dnsutils busybox-static curl dnsmasq-base ethtool iperf3 iproute2 iputils-ping \
-            iputils-tracepath isc-dhcp-client knot-dnsutils ldnsutils ndisc6 netcat-openbsd \
+            iputils-tracepath isc-dhcp-client knot-dnsutils ldnsutils mandoc ndisc6 netcat-openbsd \
             nftables procps python3 qemu-system-x86 socat strace traceroute udhcpc
         ;;
     bench)

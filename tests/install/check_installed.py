@@ -7,7 +7,8 @@ and everything below uses only what lies there.
 
 Headers, library and culvert.pc are found by pkg-config; the example compiles against them without a
 warning, in C, runs, and needs no library that is not named; a C++ program links too; the shared
-library exports culvert_* only; the command says its version."""
+library exports culvert_* only; the command says its version; manual pages are there, and the documents
+that they refer to."""
 
 import os
 import re
@@ -90,6 +91,17 @@ def check_pkg_config(installed):
             sys.exit(f"culvert.pc leads out of the installation: {flag}")
 
 
+def check_documents(installed):
+    pages = {str(p.relative_to(p.parents[1])) for p in installed.root.rglob("man/man?/*")}
+    if pages != {"man1/culvert.1", "man1/culvert-serve.1", "man3/libculvert.3"}:
+        sys.exit(f"manual pages installed: {sorted(pages)}")
+    for page in installed.root.rglob("man/man?/*"):
+        for path in re.findall(r"(/\S+/doc/culvert/[\w\\./-]*)", page.read_text()):
+            path = path.replace("\\-", "-").replace("\\fR", "").rstrip(".")
+            if not (installed.root / path.lstrip("/")).exists():
+                sys.exit(f"{page.name} refers to {path}, which is not installed")
+
+
 def check_symbols(installed):
     output = run("nm", "-D", "--defined-only", installed.library)
     names = {line.split()[-1].split("@")[0] for line in output.splitlines()}
@@ -122,6 +134,7 @@ def main():
         check_headers(installed)
         check_pkg_config(installed)
         check_symbols(installed)
+        check_documents(installed)
         check_programs(installed, directory)
     print("installed, found, compiled, linked and run")
 
