@@ -26,21 +26,21 @@ static const uint8_t *next_piece(struct reader *r, size_t *ret_len)
 static void show_datagrams(struct reader *r)
 {
     static struct quic_opener *opener;
-    struct quic_hello *hello = calloc(1, sizeof *hello);
+    struct quic_hello hello = {.has_origin = false};
     const uint8_t *datagram;
     size_t len;
 
     if (!opener)
         opener = quic_opener_new();
-    check(opener && hello);
+    check(opener != NULL);
     while ((datagram = next_piece(r, &len)) != NULL) {
         struct quic_packet packet = quic_packet_read(datagram, len);
 
         check(packet.kind == QUIC_BROKEN ||
               (packet.length <= len && packet.pn_offset <= packet.length));
-        (void)quic_hello_datagram(hello, opener, datagram, len);
+        (void)quic_hello_datagram(&hello, opener, datagram, len);
     }
-    free(hello);
+    quic_hello_reset(&hello);
 }
 
 static void read_payloads(struct reader *r)

@@ -121,7 +121,7 @@ void admit_udp(void *ctx, const struct udp_datagram *datagram)
         stack_icmp_refuse(engine->stack, datagram->frame, ICMP_PROBLEM_PROHIBITED, 0);
     } else if (!is_resolver(engine, &key->remote)) {
         to = translate(engine, key);
-        relay_udp_peer_allow(engine->relay, key, generation, &to, engine->now);
+        relay_udp_peer_allow(engine->relay, key, generation, &to, false, engine->now);
         relay_udp_send(engine->relay, datagram, &to, engine->now);
     } else if (key->remote_port == DNS_PORT) {
         dns_udp_input(engine->dns, datagram, engine->now);

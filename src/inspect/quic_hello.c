@@ -11,49 +11,147 @@
  * Handshake. CRYPTO bytes are put in order, whatever their datagrams; a byte that comes again must
  * be the same. The first message is the ClientHello. After a HelloRetryRequest a second one
  * follows, which must name the same server; until it is whole, its datagrams are held like the
- * first's. */
+ * first's.
+ *
+ * Memory. The bytes of a handshake are kept for as long as their connection may be read on, for a
+ * client sends again what was lost, and whoever made us pass one hello must not have another one
+ * taken for it. While messages are incomplete there is room for any order of them; between messages
+ * there is exactly what they said. */
 #include "inspect/quic_hello.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define ORIGIN_MIN 8 /* RFC 9000, 7.2: of an id that a client makes up */
+
+/* RFC 9000, 14.1: a server answers to no smaller datagram, in whatever version. */
+#define DATAGRAM_MIN 1200
+
+struct quic_reading {
+    struct tls_hello hello;
+    struct quic_crypto crypto;
+};
 
 static bool is_decided(enum flow_name_result result)
 {
     return result == FLOW_NAME_NAMED || result == FLOW_NAME_HIDDEN;
 }
 
+/* ---- memory ---- */
+
+static void forget_reading(struct quic_hello *h)
+{
+    free(h->reading);
+    free(h->said);
+    h->reading = NULL;
+    h->said = NULL;
+    h->said_len = 0;
+}
+
+void quic_hello_reset(struct quic_hello *hello)
+{
+    forget_reading(hello);
+    *hello = (struct quic_hello){.has_origin = false};
+}
+
+size_t quic_hello_bytes(const struct quic_hello *hello)
+{
+    return hello->said_len + (hello->reading ? sizeof *hello->reading : 0);
+}
+
+/* Room to read on behind what was said. */
+static bool open_reading(struct quic_hello *h)
+{
+    struct quic_crypto *crypto;
+
+    if (h->reading)
+        return true;
+    h->reading = calloc(1, sizeof *h->reading);
+    if (!h->reading)
+        return false;
+    crypto = &h->reading->crypto;
+    for (size_t i = 0; i < h->said_len; i++)
+        crypto->have[i / 64] |= 1ull << (i % 64);
+    if (h->said_len != 0)
+        memcpy(crypto->bytes, h->said, h->said_len);
+    crypto->contiguous = h->said_len;
+    return true;
+}
+
+static bool has_bytes_from(const struct quic_crypto *crypto, size_t at)
+{
+    for (; at < QUIC_CRYPTO_MAX; at++) {
+        if (at % 64 == 0 && !crypto->have[at / 64])
+            at += 63;
+        else if (crypto->have[at / 64] >> (at % 64) & 1)
+            return true;
+    }
+    return false;
+}
+
+/* Nothing is being read any more: keeps what was said. If there is no memory for that the large
+ * room stays. */
+static void close_reading(struct quic_hello *h)
+{
+    uint8_t *said;
+
+    if (!h->reading || !is_decided(h->result) || has_bytes_from(&h->reading->crypto, h->message))
+        return;
+    if (h->said_len != h->message) {
+        said = realloc(h->said, h->message);
+        if (!said)
+            return;
+        memcpy(said, h->reading->crypto.bytes, h->message);
+        h->said = said;
+        h->said_len = h->message;
+    }
+    free(h->reading);
+    h->reading = NULL;
+}
+
+/* ---- reading ---- */
+
 /* Reads on in the handshake. The first hello decides, those behind it must agree. */
 static enum flow_name_result read_messages(struct quic_hello *h)
 {
-    while (h->crypto.contiguous > h->message) {
-        enum flow_name_result result = tls_hello_parse_message(
-            &h->hello, h->crypto.bytes + h->message, h->crypto.contiguous - h->message);
+    struct quic_reading *reading = h->reading;
+
+    while (reading && reading->crypto.contiguous > h->message) {
+        enum flow_name_result result =
+            tls_hello_parse_message(&reading->hello, reading->crypto.bytes + h->message,
+                                    reading->crypto.contiguous - h->message);
 
         if (result == FLOW_NAME_NEED_MORE || !is_decided(result))
             return result;
         if (h->message > 0 &&
-            (result != h->result || strcmp(h->name.text, h->hello.name.text) != 0))
+            (result != h->result || strcmp(h->name.text, reading->hello.name.text) != 0))
             return FLOW_NAME_MALFORMED;
-        h->name = h->hello.name;
-        h->has_ech = h->hello.has_ech;
+        h->name = reading->hello.name;
+        h->has_ech = reading->hello.has_ech;
         h->result = result;
-        h->message += h->hello.length;
-        h->hello = (struct tls_hello){.length = 0};
+        h->message += reading->hello.length;
+        reading->hello = (struct tls_hello){.length = 0};
     }
     return h->result;
 }
 
 static void begin(struct quic_hello *h, const struct quic_cid *origin, int64_t largest)
 {
+    forget_reading(h);
     h->origin = *origin;
     h->has_origin = true;
     h->largest = largest;
     h->result = FLOW_NAME_NEED_MORE;
     h->message = 0;
     h->name = (struct flow_name){.len = 0};
-    h->hello = (struct tls_hello){.length = 0};
-    memset(&h->crypto, 0, sizeof h->crypto);
+}
+
+static enum flow_name_result read_payload(struct quic_hello *h, const uint8_t *payload, size_t len)
+{
+    h->had_initial = true;
+    if (!open_reading(h))
+        return FLOW_NAME_NO_MEMORY;
+    return quic_initial_read_frames(payload, len, &h->reading->crypto);
 }
 
 /* May a server that does not know this packet's connection take it for a new one? */
@@ -80,11 +178,11 @@ static enum flow_name_result take_initial(struct quic_hello *h, struct quic_open
         return FLOW_NAME_MALFORMED;
     if (known) {
         h->largest = largest;
-        return quic_initial_read_frames(payload, len, &h->crypto);
+        return read_payload(h, payload, len);
     }
     if (fresh) {
         begin(h, &packet->dcid, fresh_largest);
-        return quic_initial_read_frames(fresh_payload, fresh_len, &h->crypto);
+        return read_payload(h, fresh_payload, fresh_len);
     }
     return FLOW_NAME_UNREADABLE;
 }
@@ -102,8 +200,11 @@ static enum flow_name_result take_packets(struct quic_hello *h, struct quic_open
         if (packet.kind == QUIC_SHORT) /* behind others: of no interest before the handshake */
             return at == 0 && !is_decided(h->result) ? FLOW_NAME_NOT_THIS_PROTOCOL
                                                      : FLOW_NAME_NEED_MORE;
+        if (packet.kind == QUIC_UNKNOWN_VERSION && at == 0)
+            return len < DATAGRAM_MIN && !is_decided(h->result) ? FLOW_NAME_NOT_THIS_PROTOCOL
+                                                                : FLOW_NAME_UNKNOWN_VERSION;
         if (packet.kind == QUIC_UNKNOWN_VERSION)
-            return at == 0 ? FLOW_NAME_UNKNOWN_VERSION : FLOW_NAME_MALFORMED;
+            return FLOW_NAME_MALFORMED;
         if (packet.kind == QUIC_BROKEN || packet.kind == QUIC_RETRY ||
             packet.kind == QUIC_NEGOTIATION)
             return FLOW_NAME_MALFORMED;
@@ -125,6 +226,7 @@ enum flow_name_result quic_hello_datagram(struct quic_hello *hello, struct quic_
 {
     enum flow_name_result result;
 
+    hello->had_initial = false;
     if (len == 0)
         return is_decided(hello->result) ? FLOW_NAME_UNREADABLE : FLOW_NAME_NOT_THIS_PROTOCOL;
     result = take_packets(hello, opener, datagram, len);
@@ -132,7 +234,9 @@ enum flow_name_result quic_hello_datagram(struct quic_hello *hello, struct quic_
         result = read_messages(hello);
     if (is_decided(result))
         hello->datagrams = 0;
-    else if (result == FLOW_NAME_NEED_MORE && ++hello->datagrams > QUIC_HELLO_DATAGRAMS_MAX)
+    else if (result == FLOW_NAME_NEED_MORE && hello->had_initial &&
+             ++hello->datagrams > QUIC_HELLO_DATAGRAMS_MAX)
         return FLOW_NAME_TOO_LARGE;
+    close_reading(hello);
     return result;
 }

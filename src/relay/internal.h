@@ -57,6 +57,8 @@ struct relay {
     struct udp_batch *batch;       /* relay_udp.c; NULL before the first datagram */
     struct udp_receiver *receiver; /* relay_udp_receive.c; likewise */
     struct echo_buffer *echo_buffer;
+    void (*udp_peer_gone)(void *ctx, const struct flow_key *key); /* NULL: nobody asks */
+    void *udp_peer_gone_ctx;
     enum echo_mode echo4, echo6; /* relay_echo.c */
     int echo4_error, echo6_error;
     uint16_t echo_identifier_base; /* raw mode */
@@ -100,6 +102,7 @@ struct peer {
     bool judged;
     uint32_t answers_checked; /* relay.policies when it was asked whether the peer may answer */
     bool answers_denied;
+    bool watched; /* its end is of interest: relay_on_udp_peer_gone() */
 };
 
 #define PEERS_MAX 64
@@ -161,6 +164,8 @@ struct peer *mapping_peer_obtain(struct mapping *mapping, const struct flow_key 
                                  const struct ip_endpoint *real);
 /* May the peer (as found) answer, by the policy in force? */
 bool mapping_peer_may_answer(struct mapping *mapping, struct peer *peer);
+/* Takes the peer out of the list, in silence. */
+void mapping_peer_remove(struct mapping *mapping, const struct peer *peer);
 struct flow_key mapping_key(const struct mapping *mapping, const struct peer *peer);
 /* Sets what differs from what the socket has. ttl 0: leave it. */
 void mapping_set_header(struct mapping *mapping, uint8_t ttl, uint8_t tos, bool dont_fragment);

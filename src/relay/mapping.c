@@ -142,10 +142,23 @@ static void leave_table(struct mapping *mapping)
         relay->udp_count--;
 }
 
+static void report_gone(const struct mapping *mapping, const struct peer *peer)
+{
+    const struct relay *relay = mapping->relay;
+    struct flow_key key;
+
+    if (!peer->watched || !relay->udp_peer_gone)
+        return;
+    key = mapping_key(mapping, peer);
+    relay->udp_peer_gone(relay->udp_peer_gone_ctx, &key);
+}
+
 void mapping_close(struct mapping *mapping)
 {
     struct relay *relay = mapping->relay;
 
+    for (uint8_t i = 0; i < mapping->peer_count; i++)
+        report_gone(mapping, &mapping->peers[i]);
     if (mapping->first_message)
         udp_flush_mapping(mapping);
     if (relay->last_mapping == mapping)
@@ -439,6 +452,7 @@ struct peer *mapping_peer_obtain(struct mapping *mapping, const struct flow_key 
     if (mapping->peer_count == PEERS_MAX) {
         index = oldest_peer(mapping);
         count(mapping->relay->counters, COUNTER_relay_peer_evicted);
+        report_gone(mapping, &mapping->peers[index]);
     } else {
         if (mapping->peer_count == mapping->peer_capacity && peers_grow(mapping) < 0) {
             count(mapping->relay->counters, COUNTER_relay_mapping_no_memory);
@@ -469,6 +483,12 @@ bool mapping_peer_may_answer(struct mapping *mapping, struct peer *peer)
         peer->answers_denied = relay->judge && !relay->judge(relay->judge_ctx, &key);
     }
     return !peer->answers_denied;
+}
+
+void mapping_peer_remove(struct mapping *mapping, const struct peer *peer)
+{
+    mapping->peers[peer - mapping->peers] = mapping->peers[--mapping->peer_count];
+    mapping->last_peer = 0;
 }
 
 struct flow_key mapping_key(const struct mapping *mapping, const struct peer *peer)

@@ -40,8 +40,17 @@ void relay_udp_send(struct relay *relay, const struct udp_datagram *datagram,
  * `generation`? Then relay_udp_send() may be called with no new verdict. */
 bool relay_udp_peer_known(struct relay *relay, const struct flow_key *key, uint32_t generation,
                           struct ip_endpoint *ret_to);
-void relay_udp_peer_allow(struct relay *relay, const struct flow_key *key, uint32_t generation,
-                          const struct ip_endpoint *to, uint64_t now);
+/* Is it a watched one? Only of a peer that was just found known. */
+bool relay_udp_peer_watched(struct relay *relay, const struct flow_key *key);
+/* `watched`: whoever allowed it goes on looking at its datagrams, and wants to hear of its end.
+ * False: no memory or socket, counted. */
+bool relay_udp_peer_allow(struct relay *relay, const struct flow_key *key, uint32_t generation,
+                          const struct ip_endpoint *to, bool watched, uint64_t now);
+/* What it sends from now on is no longer let through. */
+void relay_udp_peer_forget(struct relay *relay, const struct flow_key *key);
+/* `gone` is called when a watched peer is no longer known, but by relay_udp_peer_forget(). */
+void relay_on_udp_peer_gone(struct relay *relay, void (*gone)(void *ctx, const struct flow_key *key),
+                            void *ctx);
 
 void relay_echo_send(struct relay *relay, const struct echo_request *request,
                      const struct ip_address *to, uint64_t now);

@@ -615,12 +615,20 @@ void udp_send_from(struct mapping *mapping, const struct udp_datagram *datagram,
 
 /* ---- verdicts ---- */
 
+static struct peer *peer_of(struct relay *relay, const struct flow_key *key,
+                            struct mapping **ret_mapping)
+{
+    struct mapping *mapping = mapping_find(relay, key);
+
+    *ret_mapping = mapping;
+    return mapping ? mapping_peer_of_remote(mapping, &key->remote, key->remote_port) : NULL;
+}
+
 bool relay_udp_peer_known(struct relay *relay, const struct flow_key *key, uint32_t generation,
                           struct ip_endpoint *ret_to)
 {
-    struct mapping *mapping = mapping_find(relay, key);
-    struct peer *peer =
-        mapping ? mapping_peer_of_remote(mapping, &key->remote, key->remote_port) : NULL;
+    struct mapping *mapping;
+    struct peer *peer = peer_of(relay, key, &mapping);
 
     if (!peer || !peer->judged || peer->generation != generation)
         return false;
@@ -628,8 +636,16 @@ bool relay_udp_peer_known(struct relay *relay, const struct flow_key *key, uint3
     return true;
 }
 
-void relay_udp_peer_allow(struct relay *relay, const struct flow_key *key, uint32_t generation,
-                          const struct ip_endpoint *to, uint64_t now)
+bool relay_udp_peer_watched(struct relay *relay, const struct flow_key *key)
+{
+    struct mapping *mapping;
+    struct peer *peer = peer_of(relay, key, &mapping);
+
+    return peer && peer->watched;
+}
+
+bool relay_udp_peer_allow(struct relay *relay, const struct flow_key *key, uint32_t generation,
+                          const struct ip_endpoint *to, bool watched, uint64_t now)
 {
     struct mapping *mapping;
     struct peer *peer;
@@ -638,7 +654,25 @@ void relay_udp_peer_allow(struct relay *relay, const struct flow_key *key, uint3
     mapping = mapping_obtain(relay, key);
     peer = mapping ? mapping_peer_obtain(mapping, key, to) : NULL;
     if (!peer)
-        return;
+        return false;
     peer->judged = true;
+    peer->watched = watched;
     peer->generation = generation;
+    return true;
+}
+
+void relay_udp_peer_forget(struct relay *relay, const struct flow_key *key)
+{
+    struct mapping *mapping;
+    struct peer *peer = peer_of(relay, key, &mapping);
+
+    if (peer)
+        mapping_peer_remove(mapping, peer);
+}
+
+void relay_on_udp_peer_gone(struct relay *relay, void (*gone)(void *ctx, const struct flow_key *key),
+                            void *ctx)
+{
+    relay->udp_peer_gone = gone;
+    relay->udp_peer_gone_ctx = ctx;
 }

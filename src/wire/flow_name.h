@@ -21,6 +21,7 @@ enum flow_name_result {
     FLOW_NAME_HTTP2,     /* http_request.h: HTTP/2 without TLS, whose names are not read */
     FLOW_NAME_UNKNOWN_VERSION, /* quic_initial.h: QUIC, but of a version we cannot read */
     FLOW_NAME_UNREADABLE,      /* quic_initial.h: a datagram to be dropped; nothing else changes */
+    FLOW_NAME_NO_MEMORY,       /* quic_hello.h: to read on */
 };
 
 /* A host's name as policies compare it: lower case, no final dot, letters, digits, '-', '_' and

@@ -12,7 +12,7 @@
 #include "rfc_packets.h"
 
 static struct quic_opener *opener;
-static struct quic_hello h; /* as it is large */
+static struct quic_hello h;
 
 static int make_opener(void **state)
 {
@@ -23,6 +23,7 @@ static int make_opener(void **state)
 
 static int drop_opener(void **state)
 {
+    quic_hello_reset(&h);
     (void)state;
     opener = quic_opener_free(opener);
     return 0;
@@ -31,7 +32,7 @@ static int drop_opener(void **state)
 static int forget(void **state)
 {
     (void)state;
-    memset(&h, 0, sizeof h);
+    quic_hello_reset(&h);
     return 0;
 }
 
@@ -288,6 +289,31 @@ static void another_connection_from_the_same_port_is_judged_anew(void **state)
     assert_string_equal(h.name.text, "b.example");
 }
 
+static void what_was_said_is_kept_and_no_more(void **state)
+{
+    struct quic_client client = quic_client_of(QUIC_VERSION_1, "somebody");
+    uint8_t message[512];
+    size_t len = client_hello(message, sizeof message, "a.example", 0);
+    struct datagram d = {.len = 0};
+
+    (void)state;
+    add_crypto(&d, &client, 0, message, 40);
+    assert_int_equal(show(d.bytes, d.len), FLOW_NAME_NEED_MORE);
+    assert_true(quic_hello_bytes(&h) > QUIC_CRYPTO_MAX);
+    send_whole_hello(&client, "a.example", FLOW_NAME_NAMED);
+    assert_int_equal(quic_hello_bytes(&h), len);
+    d.len = 0;
+    add_crypto(&d, &client, 30, message + 30, 20); /* sent again */
+    assert_int_equal(show(d.bytes, d.len), FLOW_NAME_NAMED);
+    assert_int_equal(quic_hello_bytes(&h), len);
+    d.len = 0;
+    message[len - 1] ^= 1;
+    add_crypto(&d, &client, 30, message + 30, len - 30); /* not the same */
+    assert_int_equal(show(d.bytes, d.len), FLOW_NAME_MALFORMED);
+    quic_hello_reset(&h);
+    assert_int_equal(quic_hello_bytes(&h), 0);
+}
+
 static void a_second_hello_must_name_the_same_server(void **state)
 {
     static const char *const names[] = {"a.example", "b.example", NULL};
@@ -344,8 +370,7 @@ static void what_is_not_an_initial_is_told_apart(void **state)
         {"\x40 short header", 14, FLOW_NAME_NOT_THIS_PROTOCOL},
         {"\x16\xfe\xff DTLS", 8, FLOW_NAME_NOT_THIS_PROTOCOL},
         {"\x80\x60\x12\x34 RTP", 8, FLOW_NAME_NOT_THIS_PROTOCOL},
-        {"\xc0\x1a\x2a\x3a\x4a\x08 grease", 13, FLOW_NAME_UNKNOWN_VERSION},
-        {"\xc0\xff\0\0\x1d\x08 draft 29", 15, FLOW_NAME_UNKNOWN_VERSION},
+        {"\xc0\x1a\x2a\x3a\x4a\x08 too small for QUIC", 22, FLOW_NAME_NOT_THIS_PROTOCOL},
         {"\xc0\0\0\0\0\0\0\0\0\0\1", 11, FLOW_NAME_MALFORMED}, /* version negotiation */
         {"\xc0\0\0\0\1\x15 id of 21 bytes id..", 25, FLOW_NAME_MALFORMED},
         {"\xc0\0\0\0\1\1x\0\0\x40\x64", 11, FLOW_NAME_MALFORMED}, /* lengths beyond the end */
@@ -359,6 +384,20 @@ static void what_is_not_an_initial_is_told_apart(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         forget(state);
         assert_int_equal(show((const uint8_t *)rows[i].bytes, rows[i].len), rows[i].result);
+    }
+}
+
+static void unknown_versions_are_told_by_datagrams_that_a_server_would_answer(void **state)
+{
+    static const char *const begins[] = {"\xc0\x1a\x2a\x3a\x4a\x08 grease",
+                                         "\xc0\xff\1\1\x1d\x08 a draft"};
+    uint8_t bytes[1200] = {0};
+
+    for (size_t i = 0; i < 2; i++) {
+        forget(state);
+        memcpy(bytes, begins[i], strlen(begins[i]));
+        assert_int_equal(show(bytes, sizeof bytes), FLOW_NAME_UNKNOWN_VERSION);
+        assert_int_equal(show(bytes, sizeof bytes - 1), FLOW_NAME_NOT_THIS_PROTOCOL);
     }
 }
 
@@ -428,10 +467,13 @@ int main(void)
         cmocka_unit_test_setup(later_initials_of_the_connection_stand_by_its_name, forget),
         cmocka_unit_test_setup(after_a_retry_the_keys_follow_from_the_new_id, forget),
         cmocka_unit_test_setup(another_connection_from_the_same_port_is_judged_anew, forget),
+        cmocka_unit_test_setup(what_was_said_is_kept_and_no_more, forget),
         cmocka_unit_test_setup(a_second_hello_must_name_the_same_server, forget),
         cmocka_unit_test_setup(initials_that_do_not_open_are_unreadable_and_change_nothing, forget),
         cmocka_unit_test_setup(a_short_id_of_a_client_begins_no_connection, forget),
         cmocka_unit_test_setup(what_is_not_an_initial_is_told_apart, forget),
+        cmocka_unit_test_setup(unknown_versions_are_told_by_datagrams_that_a_server_would_answer,
+                               forget),
         cmocka_unit_test_setup(frames_that_have_no_place_in_an_initial_are_malformed, forget),
         cmocka_unit_test_setup(packets_of_two_connections_in_one_datagram_are_malformed, forget),
         cmocka_unit_test_setup(a_retry_from_a_client_is_malformed, forget),

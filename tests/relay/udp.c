@@ -649,7 +649,7 @@ static void verdict_is_remembered_until_the_policy_changes(void **state)
     struct ip_endpoint to = loopback4(9), known;
 
     assert_false(relay_udp_peer_known(bench->relay, &key, 1, &known));
-    relay_udp_peer_allow(bench->relay, &key, 1, &to, clock_now());
+    relay_udp_peer_allow(bench->relay, &key, 1, &to, false, clock_now());
     assert_true(relay_udp_peer_known(bench->relay, &key, 1, &known));
     assert_int_equal(known.port, 9);
     assert_true(ip_address_equal(&known.address, &to.address));
@@ -712,11 +712,74 @@ static void peers_are_bounded_and_the_oldest_goes(void **state)
     for (uint16_t port = 1000; port <= 1064; port++) {
         struct flow_key key = key_of(5000, port, false);
 
-        relay_udp_peer_allow(bench->relay, &key, 1, &to, clock_now());
+        relay_udp_peer_allow(bench->relay, &key, 1, &to, false, clock_now());
     }
     assert_false(relay_udp_peer_known(bench->relay, &first, 1, &known));
     assert_true(relay_udp_peer_known(bench->relay, &last, 1, &known));
     assert_int_equal(counted(bench, COUNTER_relay_peer_evicted), 1);
+}
+
+static unsigned gone_count;
+static struct flow_key gone_last;
+
+static void note_gone(void *ctx, const struct flow_key *key)
+{
+    (void)ctx;
+    gone_count++;
+    gone_last = *key;
+}
+
+static void the_end_of_a_watched_peer_is_told(void **state)
+{
+    struct bench *bench = *state;
+    struct flow_key watched = key_of(5000, 9, false), other = key_of(5000, 10, false);
+    struct flow_key crowded = key_of(6000, 999, false);
+    struct ip_endpoint to = loopback4(9);
+    uint64_t now = clock_now();
+
+    gone_count = 0;
+    relay_on_udp_peer_gone(bench->relay, note_gone, NULL);
+    assert_true(relay_udp_peer_allow(bench->relay, &watched, 1, &to, true, now));
+    assert_true(relay_udp_peer_allow(bench->relay, &other, 1, &to, false, now));
+    assert_true(relay_udp_peer_watched(bench->relay, &watched));
+    assert_false(relay_udp_peer_watched(bench->relay, &other));
+    relay_udp_peer_allow(bench->relay, &crowded, 1, &to, true, now);
+    for (uint16_t port = 1000; port < 1064; port++) {
+        struct flow_key key = key_of(6000, port, false);
+
+        relay_udp_peer_allow(bench->relay, &key, 1, &to, false, now);
+    }
+    assert_int_equal(gone_count, 1); /* one peer too many */
+    assert_memory_equal(&gone_last, &crowded, sizeof crowded);
+    timers_expire(bench->timers, now + 32 * SECOND_NS);
+    assert_int_equal(gone_count, 2); /* the mapping was idle */
+    assert_memory_equal(&gone_last, &watched, sizeof watched);
+}
+
+static void a_peer_that_is_forgotten_may_not_answer(void **state)
+{
+    struct bench *bench = *state;
+    struct sockaddr_storage from;
+    int server = reached_server(bench, &from);
+    uint16_t port;
+    int second = server_socket(AF_INET, SOCK_DGRAM, &port);
+    struct flow_key key = key_of(5000, port, false);
+    struct ip_endpoint to = loopback4(port), known;
+
+    gone_count = 0;
+    relay_on_udp_peer_gone(bench->relay, note_gone, NULL);
+    relay_udp_peer_allow(bench->relay, &key, 1, &to, true, clock_now());
+    relay_udp_peer_forget(bench->relay, &key);
+    assert_false(relay_udp_peer_known(bench->relay, &key, 1, &known));
+    relay_udp_peer_forget(bench->relay, &key); /* harmless */
+    assert_int_equal(gone_count, 0);
+    server_sends(second, "x", 1, &from);
+    server_sends(server, "y", 1, &from);
+    BENCH_UNTIL(bench, bench->stack->output_count == 1);
+    assert_memory_equal(bench->stack->outputs[0].bytes, "y", 1);
+    assert_int_equal(counted(bench, COUNTER_relay_udp_unknown_peer), 1);
+    close(server);
+    close(second);
 }
 
 static void mapping_ends_when_idle(void **state)
@@ -726,7 +789,7 @@ static void mapping_ends_when_idle(void **state)
     struct ip_endpoint to = loopback4(9), known;
     uint64_t now = clock_now();
 
-    relay_udp_peer_allow(bench->relay, &key, 1, &to, now);
+    relay_udp_peer_allow(bench->relay, &key, 1, &to, false, now);
     timers_expire(bench->timers, now + 29 * SECOND_NS);
     assert_true(relay_udp_peer_known(bench->relay, &key, 1, &known));
     timers_expire(bench->timers, now + 32 * SECOND_NS);
@@ -746,7 +809,7 @@ static void mapping_that_was_answered_lives_longer(void **state)
     server_sends(server, "y", 1, &from);
     BENCH_UNTIL(bench, bench->stack->output_count == 1);
     now = clock_now();
-    relay_udp_peer_allow(bench->relay, &key, 1, &to, now);
+    relay_udp_peer_allow(bench->relay, &key, 1, &to, false, now);
     timers_expire(bench->timers, now + 100 * SECOND_NS);
     assert_true(relay_udp_peer_known(bench->relay, &key, 1, &known));
     timers_expire(bench->timers, now + 130 * SECOND_NS);
@@ -768,7 +831,7 @@ static void many_mappings_are_found_and_the_oldest_gives_way(void **state)
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
     for (uint16_t port = 1; port <= 600; port++) {
         key = key_of(port, 9, false);
-        relay_udp_peer_allow(bench->relay, &key, 1, &to, now);
+        relay_udp_peer_allow(bench->relay, &key, 1, &to, false, now);
         assert_true(relay_udp_peer_known(bench->relay, &key, 1, &known));
         now += SECOND_NS / 100;
     }
@@ -855,6 +918,8 @@ int main(void)
         T(verdict_is_remembered_until_the_policy_changes),
         T(who_is_denied_by_a_new_policy_is_not_heard_any_more),
         T(peers_are_bounded_and_the_oldest_goes),
+        T(the_end_of_a_watched_peer_is_told),
+        T(a_peer_that_is_forgotten_may_not_answer),
         T(mapping_ends_when_idle),
         T(mapping_that_was_answered_lives_longer),
         T(many_mappings_are_found_and_the_oldest_gives_way),
