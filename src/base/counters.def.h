@@ -152,6 +152,10 @@ COUNTER(policy_replaced, "times the policy was replaced")
 COUNTER(policy_flows_reset,
         "open TCP flows reset because a policy that came into force denies them")
 COUNTER(policy_no_memory, "flows reset because there was no memory to judge them")
+COUNTER(policy_udp_hold_full, "UDP flows refused because too many wait for their name")
+COUNTER(policy_udp_forgotten, "UDP flows ended because too many others bear names")
+COUNTER(policy_udp_names, "QUIC connections refused because their port has borne too many names")
+COUNTER(policy_quic_unreadable, "QUIC Initials dropped because no server could read them either")
 COUNTER(policy_would_deny, "flows that the policy denies and --audit let through")
 
 /* events: what is told of refusals */

@@ -4,7 +4,9 @@
  * The policy judges the destination as the guest wrote it. What it allows is then translated: the
  * gateway's address stands for the host's loopback. What answers a client of a published port was
  * admitted with the client (ingress.c). A datagram's verdict is kept with its peer in
- * the relay's mapping, so that only the first of a conversation is judged.
+ * the relay's mapping, so that only the first of a conversation is judged. Where the verdict
+ * depends on the flow's name, what it sends first is held back until that is known: peek.c,
+ * peek_udp.c.
  *
  * Under rules by name, names must come from culvert's own resolver: whatever goes to port 53 goes
  * there, whichever server the guest meant and whether or not a rule allows it, since it is each
@@ -12,6 +14,7 @@
 
 #include "engine/internal.h"
 #include "engine/peek.h"
+#include "engine/peek_udp.h"
 #include "wire/dns.h"
 
 #define DNS_PORT     53
@@ -46,8 +49,7 @@ bool admission_diverts(const struct culvert_engine *engine, const struct flow_ke
     return true;
 }
 
-/* The host's address behind the one the guest uses. */
-static struct ip_endpoint translate(const struct culvert_engine *engine, const struct flow_key *key)
+struct ip_endpoint real_destination(const struct culvert_engine *engine, const struct flow_key *key)
 {
     struct ip_endpoint to = {.address = key->remote, .port = key->remote_port};
 
@@ -84,7 +86,7 @@ void admit_tcp(void *ctx, struct flow_handle flow, const struct flow_key *key)
     } else if (action == POLICY_DENY) {
         tcp_refuse(engine->stack, flow, TCP_REFUSE_RESET);
     } else if (!is_resolver(engine, &key->remote)) {
-        struct ip_endpoint to = translate(engine, key);
+        struct ip_endpoint to = real_destination(engine, key);
 
         relay_tcp_connect(engine->relay, flow, &to, engine->now);
         if (action == POLICY_NEED_NAME)
@@ -96,38 +98,63 @@ void admit_tcp(void *ctx, struct flow_handle flow, const struct flow_key *key)
     }
 }
 
+static void send_udp(struct culvert_engine *engine, const struct udp_datagram *datagram)
+{
+    const struct ip_endpoint to = real_destination(engine, &datagram->key);
+
+    relay_udp_peer_allow(engine->relay, &datagram->key, policy_generation(engine->policy), &to,
+                         false, engine->now);
+    relay_udp_send(engine->relay, datagram, &to, engine->now);
+}
+
+static void look_into_udp(struct culvert_engine *engine, const struct udp_datagram *datagram)
+{
+    if (!engine->peek_udp)
+        engine->peek_udp = peek_udp_new(engine);
+    if (engine->peek_udp) {
+        peek_udp_begin(engine->peek_udp, datagram);
+    } else {
+        const struct subject subject = subject_of(&datagram->key, POLICY_NAME_PENDING);
+
+        refuse(engine, &subject, COUNTER_policy_no_memory);
+    }
+}
+
+/* The first of a conversation. */
+static void admit_udp_flow(struct culvert_engine *engine, const struct udp_datagram *datagram)
+{
+    const struct flow_key *key = &datagram->key;
+    enum policy_action action = judge_first(engine, key, POLICY_NAME_PENDING);
+
+    if (action == POLICY_DROP)
+        return;
+    if (action == POLICY_DENY)
+        stack_icmp_refuse(engine->stack, datagram->frame, ICMP_PROBLEM_PROHIBITED, 0);
+    else if (is_resolver(engine, &key->remote) && key->remote_port == DNS_PORT)
+        dns_udp_input(engine->dns, datagram, engine->now);
+    else if (is_resolver(engine, &key->remote)) /* nothing else listens there */
+        stack_icmp_refuse(engine->stack, datagram->frame, ICMP_PROBLEM_PORT_UNREACHABLE, 0);
+    else if (action == POLICY_NEED_NAME)
+        look_into_udp(engine, datagram);
+    else
+        send_udp(engine, datagram);
+}
+
 void admit_udp(void *ctx, const struct udp_datagram *datagram)
 {
     struct culvert_engine *engine = ctx;
     const struct flow_key *key = &datagram->key;
-    uint32_t generation = policy_generation(engine->policy);
     struct ip_endpoint to;
 
     if (engine->publish && publish_udp_reply(engine->publish, datagram, engine->now))
         return;
-    if (relay_udp_peer_known(engine->relay, key, generation, &to)) {
+    if (relay_udp_peer_known(engine->relay, key, policy_generation(engine->policy), &to) &&
+        !(engine->peek_udp && relay_udp_peer_watched(engine->relay, key)))
         relay_udp_send(engine->relay, datagram, &to, engine->now);
-        return;
-    }
-    if (is_lookup(engine, key)) {
+    else if (is_lookup(engine, key))
         dns_udp_input(engine->dns, datagram, engine->now);
-        return;
-    }
-    enum policy_action action = judge_first(engine, key, POLICY_NAME_NAMELESS);
-
-    if (action == POLICY_DROP)
-        return;
-    if (action == POLICY_DENY) {
-        stack_icmp_refuse(engine->stack, datagram->frame, ICMP_PROBLEM_PROHIBITED, 0);
-    } else if (!is_resolver(engine, &key->remote)) {
-        to = translate(engine, key);
-        relay_udp_peer_allow(engine->relay, key, generation, &to, false, engine->now);
-        relay_udp_send(engine->relay, datagram, &to, engine->now);
-    } else if (key->remote_port == DNS_PORT) {
-        dns_udp_input(engine->dns, datagram, engine->now);
-    } else {
-        stack_icmp_refuse(engine->stack, datagram->frame, ICMP_PROBLEM_PORT_UNREACHABLE, 0);
-    }
+    else if (!engine->peek_udp || !peek_udp_input(engine->peek_udp, datagram))
+        admit_udp_flow(engine, datagram);
 }
 
 void admit_echo(void *ctx, const struct echo_request *request)
@@ -136,7 +163,7 @@ void admit_echo(void *ctx, const struct echo_request *request)
     enum policy_action action = judge_first(engine, &request->key, POLICY_NAME_NAMELESS);
 
     if (action == POLICY_ALLOW) {
-        struct ip_endpoint to = translate(engine, &request->key);
+        struct ip_endpoint to = real_destination(engine, &request->key);
 
         relay_echo_send(engine->relay, request, &to.address, engine->now);
     } else if (action == POLICY_DENY) {

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "engine/config.h"
 #include "engine/internal.h"
+#include "engine/peek_udp.h"
 #include "engine/rejudge.h"
 #include "policy/pins.h"
 
@@ -339,6 +340,7 @@ struct culvert_engine *culvert_engine_free(struct culvert_engine *engine)
     policy_swap_end(engine);
     events_close(engine);
     relay_free(engine->relay);
+    peek_udp_free(engine->peek_udp);
     dns_free(engine->dns);
     stack_free(engine->stack);
     if (engine->netdev)

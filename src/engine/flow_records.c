@@ -11,8 +11,8 @@
 
 /* As small as its names, which is why they are not dns_names. */
 struct flow_record {
-    uint32_t generation;
-    uint8_t state; /* enum policy_name_state */
+    uint32_t generation; /* of a TCP flow's handle */
+    uint8_t state;       /* enum policy_name_state */
     uint8_t name_len, held_len;
     uint8_t bytes[]; /* the name's, then the held one's */
 };
@@ -23,20 +23,43 @@ static void read_name(const uint8_t *bytes, uint8_t len, struct dns_name *ret)
     memcpy(ret->bytes, bytes, len);
 }
 
-static struct flow_record *record_new(const struct flow_names *names, enum policy_name_state state,
-                                      uint32_t generation)
+static struct flow_record *record_of(const struct flow_names *names, enum policy_name_state state)
 {
     struct flow_record *record = malloc(sizeof *record + (size_t)names->name.len + names->held.len);
 
     if (!record)
         return NULL;
-    record->generation = generation;
+    record->generation = 0;
     record->state = (uint8_t)state;
     record->name_len = names->name.len;
     record->held_len = names->held.len;
     memcpy(record->bytes, names->name.bytes, names->name.len);
     memcpy(record->bytes + names->name.len, names->held.bytes, names->held.len);
     return record;
+}
+
+struct flow_record *flow_record_new(const struct subject *subject,
+                                    const struct policy_verdict *verdict)
+{
+    struct flow_names names = {.name.len = 0};
+
+    if (subject->name)
+        names.name = *subject->name;
+    if (verdict->pin)
+        pin_name(verdict->pin, &names.held);
+    else if (subject->held)
+        names.held = *subject->held;
+    return record_of(&names, subject->name_state);
+}
+
+void flow_record_read(const struct flow_record *record, struct flow_names *names,
+                      struct subject *subject)
+{
+    read_name(record->bytes, record->name_len, &names->name);
+    read_name(record->bytes + record->name_len, record->held_len, &names->held);
+    subject->name_state = (enum policy_name_state)record->state;
+    subject->name = record->name_len ? &names->name : NULL;
+    subject->held = record->held_len ? &names->held : NULL;
 }
 
 static bool make_room(struct flow_records *records, uint32_t index)
@@ -60,20 +83,13 @@ static bool make_room(struct flow_records *records, uint32_t index)
 int flow_records_keep(struct flow_records *records, struct flow_handle flow,
                       const struct subject *subject, const struct policy_verdict *verdict)
 {
-    struct flow_names names = {.name.len = 0};
-    struct flow_record *record;
+    struct flow_record *record = flow_record_new(subject, verdict);
 
-    if (subject->name)
-        names.name = *subject->name;
-    if (verdict->pin)
-        pin_name(verdict->pin, &names.held);
-    else if (subject->held)
-        names.held = *subject->held;
-    record = record_new(&names, subject->name_state, flow.generation);
     if (!record || !make_room(records, flow.index)) {
         free(record);
         return -ENOMEM;
     }
+    record->generation = flow.generation;
     free(records->by_index[flow.index]);
     records->by_index[flow.index] = record;
     return 0;
@@ -87,11 +103,7 @@ bool flow_records_find(const struct flow_records *records, struct flow_handle fl
 
     if (!record || record->generation != flow.generation)
         return false;
-    read_name(record->bytes, record->name_len, &names->name);
-    read_name(record->bytes + record->name_len, record->held_len, &names->held);
-    subject->name_state = (enum policy_name_state)record->state;
-    subject->name = record->name_len ? &names->name : NULL;
-    subject->held = record->held_len ? &names->held : NULL;
+    flow_record_read(record, names, subject);
     return true;
 }
 

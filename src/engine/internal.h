@@ -42,6 +42,7 @@ struct culvert_engine {
     struct policy_world world;
     struct pins *pins;           /* names learnt from answers; NULL: no rule goes by names */
     struct flow_records records; /* what admitted the open TCP flows */
+    struct peek_udp *peek_udp;   /* NULL before the first UDP flow that is looked into */
 
     bool audit;                    /* what the rules refuse passes, the floor excepted */
     struct events *events;         /* NULL: nobody wants to know */
@@ -106,6 +107,9 @@ void tell_dns_refusal(void *ctx, const struct dns_refusal *refusal);
  * already. */
 bool admission_diverts(const struct culvert_engine *engine, const struct flow_key *key,
                        enum counter *ret_reason);
+/* Where the guest's flow leads: the host's address behind the one that the guest uses. */
+struct ip_endpoint real_destination(const struct culvert_engine *engine,
+                                    const struct flow_key *key);
 /* ingress.c: published ports. Opens those of the configuration: 0, or negative errno with `error`
  * (may be NULL) filled unless it is -ENOMEM. */
 int ingress_open(struct culvert_engine *engine, const struct culvert_config *config,

@@ -49,8 +49,8 @@ bool relay_udp_peer_allow(struct relay *relay, const struct flow_key *key, uint3
 /* What it sends from now on is no longer let through. */
 void relay_udp_peer_forget(struct relay *relay, const struct flow_key *key);
 /* `gone` is called when a watched peer is no longer known, but by relay_udp_peer_forget(). */
-void relay_on_udp_peer_gone(struct relay *relay, void (*gone)(void *ctx, const struct flow_key *key),
-                            void *ctx);
+void relay_on_udp_peer_gone(struct relay *relay,
+                            void (*gone)(void *ctx, const struct flow_key *key), void *ctx);
 
 void relay_echo_send(struct relay *relay, const struct echo_request *request,
                      const struct ip_address *to, uint64_t now);

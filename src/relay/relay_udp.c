@@ -670,8 +670,8 @@ void relay_udp_peer_forget(struct relay *relay, const struct flow_key *key)
         mapping_peer_remove(mapping, peer);
 }
 
-void relay_on_udp_peer_gone(struct relay *relay, void (*gone)(void *ctx, const struct flow_key *key),
-                            void *ctx)
+void relay_on_udp_peer_gone(struct relay *relay,
+                            void (*gone)(void *ctx, const struct flow_key *key), void *ctx)
 {
     relay->udp_peer_gone = gone;
     relay->udp_peer_gone_ctx = ctx;
