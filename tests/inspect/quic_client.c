@@ -91,7 +91,8 @@ static size_t write_header(struct datagram *d, const struct quic_client *client,
     struct writer w = writer_of(d->bytes + d->len, sizeof d->bytes - d->len);
     unsigned shift = client->version == QUIC_VERSION_2;
 
-    writer_u8(&w, (uint8_t)(0xc0 | ((type + shift) & 3) << 4 | (pn_len ? pn_len - 1 : 0)));
+    writer_u8(&w, (uint8_t)((client->greased ? 0x80 : 0xc0) | ((type + shift) & 3) << 4 |
+                            (pn_len ? pn_len - 1 : 0)));
     writer_be32(&w, client->version);
     writer_u8(&w, client->dcid.len);
     writer_bytes(&w, client->dcid.bytes, client->dcid.len);

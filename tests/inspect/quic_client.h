@@ -4,6 +4,7 @@
 
 /* A QUIC client's packets to order, sealed by means of the TLS library's own HKDF. */
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "wire/quic_initial.h"
@@ -14,6 +15,7 @@ struct quic_client {
     uint64_t number;              /* of the next packet */
     unsigned pn_len;
     size_t token_len;
+    bool greased; /* without the fixed bit (RFC 9287) */
 };
 
 struct datagram {
