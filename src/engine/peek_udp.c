@@ -60,11 +60,12 @@ static void tell_guest(struct peek_udp *peek, const struct udp_datagram *datagra
     stack_icmp_report(peek->engine->stack, &report);
 }
 
-static void refuse_flow(struct peek_udp *peek, const struct flow_key *key, enum counter reason)
+/* As refuse(): false: it passes all the same. */
+static bool refuse_flow(struct peek_udp *peek, const struct flow_key *key, enum counter reason)
 {
     const struct subject subject = subject_of(key, POLICY_NAME_PENDING);
 
-    refuse(peek->engine, &subject, reason);
+    return refuse(peek->engine, &subject, reason);
 }
 
 static void drop_held(struct peek_udp *peek, struct udp_flow *flow)
@@ -91,34 +92,6 @@ static bool end_connection(struct peek_udp *peek, struct udp_flow *flow)
     quic_hello_reset(&flow->hello);
     udp_flows_touch(&peek->flows, flow);
     return true;
-}
-
-static void patience_ended(void *arg, struct timer *timer, uint64_t now)
-{
-    struct culvert_engine *engine = arg;
-    struct udp_flow *flow = list_entry(timer, struct udp_flow, patience);
-
-    (void)now;
-    refuse_flow(engine->peek_udp, &flow->key, COUNTER_policy_hello_late);
-    tell_guest(engine->peek_udp, &flow->first_held->datagram);
-    end_connection(engine->peek_udp, flow);
-}
-
-/* Other flows give way to this one. */
-static void keep_bounds(struct peek_udp *peek, const struct udp_flow *flow)
-{
-    struct udp_flow *other;
-
-    while ((other = udp_flows_excess(&peek->flows, flow))) {
-        if (other->first_held) {
-            refuse_flow(peek, &other->key, COUNTER_policy_udp_hold_full);
-            tell_guest(peek, &other->first_held->datagram);
-            end_connection(peek, other);
-        } else {
-            count(&peek->engine->counters, COUNTER_policy_udp_forgotten);
-            end_flow(peek, other);
-        }
-    }
 }
 
 /* ---- verdicts ---- */
@@ -161,15 +134,13 @@ static enum policy_action judge_state(struct peek_udp *peek, struct udp_flow *fl
     subject.name = name;
     if (is_remembered(flow, &subject))
         return POLICY_ALLOW;
-    if (flow->record_count == UDP_FLOW_RECORDS) {
-        refuse(peek->engine, &subject, COUNTER_policy_udp_names);
-        return POLICY_DENY;
-    }
+    if (flow->record_count == UDP_FLOW_RECORDS)
+        return refuse(peek->engine, &subject, COUNTER_policy_udp_names) ? POLICY_DENY
+                                                                        : POLICY_ALLOW;
     verdict = judge(peek->engine, &subject);
-    if (verdict.action == POLICY_ALLOW && !remember(flow, &subject, &verdict)) {
-        refuse(peek->engine, &subject, COUNTER_policy_no_memory);
+    if (verdict.action == POLICY_ALLOW && !remember(flow, &subject, &verdict) &&
+        refuse(peek->engine, &subject, COUNTER_policy_no_memory))
         return POLICY_DENY;
-    }
     return verdict.action;
 }
 
@@ -225,8 +196,8 @@ static bool admit(struct peek_udp *peek, struct udp_flow *flow)
     return true;
 }
 
-/* The verdict is an allow: what was held leaves, and this one behind it. */
-static bool release(struct peek_udp *peek, struct udp_flow *flow, const struct udp_datagram *last)
+/* The verdict is an allow: what was held leaves. False: the flow is gone. */
+static bool release_held(struct peek_udp *peek, struct udp_flow *flow)
 {
     if (!admit(peek, flow))
         return false;
@@ -234,8 +205,53 @@ static bool release(struct peek_udp *peek, struct udp_flow *flow, const struct u
         send_datagram(peek, &held->datagram);
         held = udp_held_free(held);
     }
+    return true;
+}
+
+/* And this one behind it. */
+static bool release(struct peek_udp *peek, struct udp_flow *flow, const struct udp_datagram *last)
+{
+    if (!release_held(peek, flow))
+        return false;
     send_datagram(peek, last);
     return true;
+}
+
+/* ---- bounds ---- */
+
+/* What the flow holds is given up for a reason that is no rule's. */
+static void give_up(struct peek_udp *peek, struct udp_flow *flow, enum counter reason)
+{
+    if (refuse_flow(peek, &flow->key, reason)) {
+        tell_guest(peek, &flow->first_held->datagram);
+        end_connection(peek, flow);
+    } else {
+        release_held(peek, flow);
+    }
+}
+
+static void patience_ended(void *arg, struct timer *timer, uint64_t now)
+{
+    struct culvert_engine *engine = arg;
+
+    (void)now;
+    give_up(engine->peek_udp, list_entry(timer, struct udp_flow, patience),
+            COUNTER_policy_hello_late);
+}
+
+/* Other flows give way to this one. */
+static void keep_bounds(struct peek_udp *peek, const struct udp_flow *flow)
+{
+    struct udp_flow *other;
+
+    while ((other = udp_flows_excess(&peek->flows, flow))) {
+        if (other->first_held) {
+            give_up(peek, other, COUNTER_policy_udp_hold_full);
+        } else {
+            count(&peek->engine->counters, COUNTER_policy_udp_forgotten);
+            end_flow(peek, other);
+        }
+    }
 }
 
 /* ---- one datagram ----
@@ -254,7 +270,8 @@ static bool hold(struct peek_udp *peek, struct udp_flow *flow, const struct udp_
         culvert_frame_unref(datagram->frame);
         reason = COUNTER_policy_no_memory;
     }
-    refuse_flow(peek, &flow->key, reason);
+    if (!refuse_flow(peek, &flow->key, reason))
+        return release(peek, flow, datagram);
     tell_guest(peek, datagram);
     return end_connection(peek, flow);
 }
@@ -277,7 +294,10 @@ static bool conclude(struct peek_udp *peek, struct udp_flow *flow,
 static bool fail(struct peek_udp *peek, struct udp_flow *flow, const struct udp_datagram *datagram,
                  enum counter reason)
 {
-    refuse_flow(peek, &flow->key, reason);
+    if (!refuse_flow(peek, &flow->key, reason)) {
+        quic_hello_reset(&flow->hello);
+        return release(peek, flow, datagram);
+    }
     tell_guest(peek, datagram);
     end_flow(peek, flow);
     return false;
