@@ -522,6 +522,16 @@ bool peek_udp_input(struct peek_udp *peek, const struct udp_datagram *datagram)
     return flow != NULL;
 }
 
+bool peek_udp_rejudge(struct peek_udp *peek, const struct flow_key *key, bool *ret_allowed)
+{
+    struct udp_flow *flow = udp_flows_find(&peek->flows, key);
+
+    if (!flow || !flow->admitted)
+        return false;
+    *ret_allowed = judge_again(peek, flow) == POLICY_ALLOW;
+    return true;
+}
+
 void peek_udp_begin(struct peek_udp *peek, const struct udp_datagram *datagram)
 {
     struct udp_flow *flow = udp_flows_add(&peek->flows, &datagram->key, patience_ended);

@@ -5,6 +5,8 @@
 /* Holding a UDP flow's first datagrams until they tell the name it is meant for. Theory of
  * operation: peek_udp.c. */
 
+#include <stdbool.h>
+
 #include "stack/stack.h"
 
 struct culvert_engine;
@@ -20,5 +22,8 @@ struct peek_udp *peek_udp_free(struct peek_udp *peek);
 bool peek_udp_input(struct peek_udp *peek, const struct udp_datagram *datagram);
 /* The first datagram of a flow whose verdict is POLICY_NEED_NAME. */
 void peek_udp_begin(struct peek_udp *peek, const struct udp_datagram *datagram);
+/* The policy was replaced. False: no flow under this key was looked into and admitted. True:
+ * *ret_allowed tells whether what admitted it still does. */
+bool peek_udp_rejudge(struct peek_udp *peek, const struct flow_key *key, bool *ret_allowed);
 
 #endif

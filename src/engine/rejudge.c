@@ -15,6 +15,7 @@
 #include "engine/ingress.h"
 #include "engine/internal.h"
 #include "engine/peek.h"
+#include "engine/peek_udp.h"
 
 static bool is_diverted(struct culvert_engine *engine, const struct subject *subject)
 {
@@ -85,6 +86,10 @@ bool rejudge_peer(void *ctx, const struct flow_key *key)
 {
     struct culvert_engine *engine = ctx;
     const struct subject subject = subject_of(key, POLICY_NAME_NAMELESS);
+    bool allowed;
 
+    if (engine->peek_udp && key->protocol == IPPROTO_UDP &&
+        peek_udp_rejudge(engine->peek_udp, key, &allowed))
+        return allowed;
     return !is_diverted(engine, &subject) && judge(engine, &subject).action == POLICY_ALLOW;
 }

@@ -5,9 +5,10 @@
 would send, with a plain socket for a server that shows what got out."""
 
 import errno
+import json
 import os
-import re
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -427,14 +428,16 @@ def many_halves_of_hellos_share_a_bounded_memory(lab):
         for _ in range(400):
             made = guest.socket(socket.AF_INET, socket.SOCK_DGRAM)
             made.connect((WWW4, 443))
-            made.send(half)
             sockets.append(made)
-        wait_until(lambda: guest.counters().get("policy_udp_hold_full", 0) >= 144, "bounds")
+        for made in sockets:
+            made.send(half)
+        wait_until(lambda: guest.counters().get("policy_udp_hold_full", 0) > 0, "bounds")
         with Wire(lab, guest) as wire:
             datagrams = Client(b"second id").hello("www.ok.test")
             wire.send(*datagrams)
             wire.arrives(*datagrams)
-        wait_until(lambda: guest.counters().get("policy_hello_late", 0) >= 250, "patience ends")
+        wait_until(lambda: sum(guest.counters().get(name, 0) for name in (
+            "policy_udp_hold_full", "policy_hello_late")) == 400, "patience ends")
 
 
 @test
@@ -471,6 +474,62 @@ def many_flows_with_names_share_a_bounded_memory(lab):
         wire.send(*datagrams)
         while wire.server.recv(65536) != datagrams[-1]:
             pass
+
+
+# ---- another policy ----
+
+
+def policy_file(outside, *rules):
+    path = outside.folder + "/policy.json"
+    with open(path + ".new", "w") as file:
+        json.dump({"version": 1, "profile": "none", "rules": rules}, file)
+    os.rename(path + ".new", path)
+    return path
+
+
+def put_in_force(outside, guest, *rules):
+    policy_file(outside, *rules)
+    before = guest.stderr().count("is in force")
+    guest.process.send_signal(signal.SIGUSR2)
+    wait_until(lambda: guest.stderr().count("is in force") > before, "the other policy")
+
+
+@test
+def a_flow_is_judged_again_by_the_names_that_admitted_it(lab):
+    outside = outside_of(lab)
+    path = policy_file(outside, *RULES)
+    with lab.guest("--policy", path, "--dns", INTERNET4, rules=()) as guest, \
+            Wire(lab, guest) as wire, Wire(lab, guest, name="api.ok.test", address=API4) as other:
+        for at, name in ((wire, "www.ok.test"), (other, "api.ok.test")):
+            datagrams = Client(b"first id").hello(name)
+            at.send(*datagrams)
+            at.arrives(*datagrams)
+        put_in_force(outside, guest, "deny udp to api.ok.test", *RULES)
+        wire.answers()
+        wire.send(b"\x40 goes on")
+        wire.arrives(b"\x40 goes on")
+        other.server.sendto(b"not heard", other.peer)
+        other.send(b"\x40 does not")
+        other.is_refused()
+        put_in_force(outside, guest, *RULES)
+        wire.send(b"\x40 goes on still")
+        wire.arrives(b"\x40 goes on still")
+
+
+@test
+def every_name_of_a_flow_must_be_allowed_by_the_new_policy(lab):
+    outside = outside_of(lab)
+    path = policy_file(outside, *RULES)
+    with lab.guest("--policy", path, "--dns", INTERNET4, rules=()) as guest, \
+            Wire(lab, guest) as wire:
+        equal(dig(guest, "front.other.test"), ("NOERROR", [WWW4]))
+        for name in ("front.other.test", "www.ok.test"):
+            datagrams = Client(name.encode()[:8]).hello(name)
+            wire.send(*datagrams)
+            wire.arrives(*datagrams)
+        put_in_force(outside, guest, "deny to front.other.test", *RULES)
+        wire.send(b"\x40 whose is this?")
+        wire.is_refused()
 
 
 # ---- super-datagrams ----
