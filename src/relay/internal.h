@@ -39,6 +39,7 @@ struct relay {
 
     /* relay_tcp.c */
     unsigned tcp_handler;
+    uint16_t own_port_low, own_port_high; /* what the kernel may pick for a socket of ours */
     struct slots flows;
     struct list ready_flows;
     struct list orphans; /* oldest first */

@@ -30,6 +30,7 @@
 #include <limits.h>
 #include <linux/sockios.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -67,6 +68,8 @@ enum flow_flag {
     FLOW_SHUT = 256,      /* the guest sent all it had, and FIN */
     FLOW_OFFERED = 512,   /* accepted for the guest, who has not answered yet */
     FLOW_ACCEPTED = 1024, /* a client's, by a published port */
+    FLOW_WRITTEN = 2048,
+    FLOW_NODELAY = 4096, /* TCP_NODELAY is set, or was inherited */
 };
 
 struct flow {
@@ -330,12 +333,14 @@ static void flow_latch_reset(struct flow *flow)
 
 /* The kernel may pick the destination's own port for a socket that connects to loopback, and a
  * simultaneous open with itself then succeeds. Nobody listens there. */
-static bool connected_to_itself(int fd, const struct ip_endpoint *to)
+static bool connected_to_itself(const struct relay *relay, int fd, const struct ip_endpoint *to)
 {
     struct sockaddr_storage own;
     socklen_t len = sizeof own;
     struct ip_endpoint local;
 
+    if (to->port < relay->own_port_low || to->port > relay->own_port_high)
+        return false;
     return getsockname(fd, (struct sockaddr *)&own, &len) == 0 &&
            ip_endpoint_from_sockaddr((struct sockaddr *)&own, &local) && local.port == to->port &&
            ip_address_equal(&local.address, &to->address);
@@ -352,13 +357,12 @@ static int tcp_socket(struct relay *relay, bool v6)
         return -errno;
     if (v6)
         relay_set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
-    relay_set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     relay_set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1);
     return fd;
 }
 
 /* 0: connected; EINPROGRESS; or why not. */
-static int tcp_connect(int fd, const struct ip_endpoint *to)
+static int tcp_connect(const struct relay *relay, int fd, const struct ip_endpoint *to)
 {
     struct sockaddr_storage sa;
     socklen_t len = ip_endpoint_to_sockaddr(to, &sa);
@@ -371,12 +375,12 @@ static int tcp_connect(int fd, const struct ip_endpoint *to)
         if (connect(fd, (struct sockaddr *)&sa, len) < 0 && errno != EISCONN)
             return errno == EALREADY ? EINPROGRESS : errno;
     }
-    return connected_to_itself(fd, to) ? ECONNREFUSED : 0;
+    return connected_to_itself(relay, fd, to) ? ECONNREFUSED : 0;
 }
 
 static void flow_begin(struct flow *flow, const struct ip_endpoint *to)
 {
-    int error = tcp_connect(flow->fd, to), r;
+    int error = tcp_connect(flow->relay, flow->fd, to), r;
 
     if (error && error != EINPROGRESS && !connected_then_reset(error)) {
         flow_refuse(flow, error);
@@ -444,7 +448,7 @@ void relay_tcp_accepted(struct relay *relay, int take_fd, const struct flow_key 
         return;
     }
     flow->state = FLOW_OPEN;
-    flow->flags = FLOW_ACCEPTED | FLOW_OFFERED | FLOW_PAUSED;
+    flow->flags = FLOW_ACCEPTED | FLOW_OFFERED | FLOW_PAUSED | FLOW_NODELAY;
     if (flow_register(flow, false) < 0 ||
         !tcp_open_to_guest(relay->stack, key, &upstream, relay, flow_token(flow), &flow->handle)) {
         count(relay->counters, COUNTER_publish_no_flow);
@@ -747,6 +751,17 @@ static size_t iov_bytes(const struct iovec *iov, int count)
     return bytes;
 }
 
+/* Nagle's algorithm holds back what is small only behind something small that is not acknowledged
+ * yet: the first write leaves at once as it is, and many a connection makes no second one. */
+static void flow_will_write(struct flow *flow)
+{
+    if ((flow->flags & (FLOW_WRITTEN | FLOW_NODELAY)) == FLOW_WRITTEN) {
+        relay_set_option(flow->fd, IPPROTO_TCP, TCP_NODELAY, 1);
+        flow->flags |= FLOW_NODELAY;
+    }
+    flow->flags |= FLOW_WRITTEN;
+}
+
 static ssize_t upstream_write(void *ctx, uint64_t token, const struct iovec *iov, int count)
 {
     struct flow *flow = flow_of(ctx, token);
@@ -758,7 +773,10 @@ static ssize_t upstream_write(void *ctx, uint64_t token, const struct iovec *iov
     while (count > 0) {
         const int some = count < IOV_MAX ? count : IOV_MAX;
         struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)some};
-        ssize_t sent = sendmsg(flow->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t sent;
+
+        flow_will_write(flow);
+        sent = sendmsg(flow->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 
         if (sent < 0) {
             if (errno == EINTR)
@@ -850,8 +868,26 @@ static const struct tcp_upstream upstream = {
 
 /* ---- the whole ---- */
 
+/* The ports that the kernel gives to sockets of its own accord, as they are now. */
+static void read_own_ports(struct relay *relay)
+{
+    FILE *f = fopen("/proc/sys/net/ipv4/ip_local_port_range", "re");
+    unsigned low, high;
+
+    relay->own_port_low = 0;
+    relay->own_port_high = UINT16_MAX;
+    if (!f)
+        return;
+    if (fscanf(f, "%u %u", &low, &high) == 2 && low <= high && high <= UINT16_MAX) {
+        relay->own_port_low = (uint16_t)low;
+        relay->own_port_high = (uint16_t)high;
+    }
+    fclose(f);
+}
+
 void relay_tcp_init(struct relay *relay)
 {
+    read_own_ports(relay);
     slots_init(&relay->flows, sizeof(struct flow));
     list_init(&relay->ready_flows);
     list_init(&relay->orphans);

@@ -155,6 +155,67 @@ static void server_that_speaks_first_is_heard(void **state)
     close(peer);
 }
 
+/* The relay's socket whose other end `peer` is. */
+static int relays_end_of(int peer)
+{
+    struct sockaddr_in want, name;
+    socklen_t len = sizeof want;
+
+    assert_int_equal(getpeername(peer, (struct sockaddr *)&want, &len), 0);
+    for (int fd = 3; fd < 1024; fd++) {
+        len = sizeof name;
+        if (getsockname(fd, (struct sockaddr *)&name, &len) == 0 && len == sizeof name &&
+            name.sin_port == want.sin_port && fd != peer)
+            return fd;
+    }
+    fail_msg("the relay has no such socket");
+    return -1;
+}
+
+static bool may_be_held_back(int fd)
+{
+    int nodelay = 0;
+    socklen_t len = sizeof nodelay;
+
+    assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, &len), 0);
+    return !nodelay;
+}
+
+static void small_writes_do_not_wait_for_each_other(void **state)
+{
+    struct bench *bench = *state;
+    int peer = established(bench, 0, 1000);
+    int fd = relays_end_of(peer);
+    char buffer[16];
+
+    assert_int_equal(flow_write(fake_flow(bench, 0), "a", 1), 1);
+    assert_int_equal(recv(peer, buffer, sizeof buffer, 0), 1);
+    assert_int_equal(flow_write(fake_flow(bench, 0), "b", 1), 1);
+    assert_false(may_be_held_back(fd));
+    assert_int_equal(recv(peer, buffer, sizeof buffer, 0), 1);
+    close(peer);
+}
+
+static void first_write_leaves_at_once_as_it_is(void **state)
+{
+    struct bench *bench = *state;
+    const size_t len = 70 * 1000 + 7; /* a full segment, and a small one */
+    int peer = established(bench, 0, 1000), unsent = 0;
+    uint8_t *data = calloc(1, len);
+
+    assert_int_equal(flow_write(fake_flow(bench, 0), data, len), len);
+    for (size_t got = 0; got < len;) {
+        ssize_t n = recv(peer, data, len, 0);
+
+        assert_true(n > 0);
+        got += (size_t)n;
+    }
+    assert_int_equal(ioctl(relays_end_of(peer), SIOCOUTQNSD, &unsent), 0);
+    assert_int_equal(unsent, 0);
+    free(data);
+    close(peer);
+}
+
 static void bulk_download_arrives_whole_then_eof(void **state)
 {
     struct bench *bench = *state;
@@ -578,6 +639,8 @@ int main(void)
         T(broadcast_address_is_refused_at_once),
         T(no_descriptor_left_is_silence_and_counted),
         T(server_that_speaks_first_is_heard),
+        T(small_writes_do_not_wait_for_each_other),
+        T(first_write_leaves_at_once_as_it_is),
         T(bulk_download_arrives_whole_then_eof),
         T(short_read_needs_no_second),
         T(shut_window_pauses_and_resume_goes_on),
