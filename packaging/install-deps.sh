@@ -65,23 +65,60 @@ install_missing() {
 # this machine's. Without it those are skipped.
 kernel=/var/cache/culvert/guest-kernel
 unpack_kernel() {
-    rm -rf "$kernel.new" && mkdir -p "$kernel.new" && cd "$kernel.new" || return 1
     package=$(apt-cache depends linux-image-cloud-amd64 |
         sed -n 's/.*Depends: \(linux-image-.*-cloud-amd64\)$/\1/p')
-    apt-get download -qq "$package" >/dev/null 2>&1 ||
-        { apt-get update -qq && apt-get download -qq "$package"; } >/dev/null 2>&1 || return 1
-    dpkg -x "$package"_*.deb . && rm -f ./*.deb && mv "$kernel.new" "$kernel"
+    unpack "$kernel" "$package"
 }
 
-fetch_guest_kernel() {
-    [ "$(dpkg --print-architecture)" = amd64 ] && [ ! -d "$kernel" ] || return 0
+# So are nginx, whose package would start a daemon, and DPDK, whose package takes 171 MB and replaces
+# systemd on its way: a program and the libraries it wants are a tenth of it.
+download() {
+    apt-get download -qq "$@" >/dev/null 2>&1 || { apt-get update -qq && apt-get download -qq "$@"; } \
+        >/dev/null 2>&1
+}
+
+unpack() { # DIRECTORY PACKAGE...
+    to=$1 && shift
+    rm -rf "$to.new" && mkdir -p "$to.new" && cd "$to.new" && download "$@" || return 1
+    for package in *.deb; do
+        dpkg -x "$package" . || return 1
+    done
+    rm -f ./*.deb && mv "$to.new" "$to"
+}
+
+dpdk=/var/cache/culvert/dpdk
+unpack_dpdk() {
+    of_testpmd=$(apt-cache depends dpdk-dev | sed -n 's/.*Depends: \(librte-.*\)$/\1/p')
+    driver=$(apt-cache depends libdpdk-dev | sed -n 's/.*Depends: \(librte-net-virtio.*\)$/\1/p')
+    # shellcheck disable=SC2086
+    all=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
+        --no-replaces --no-enhances $of_testpmd $driver | grep '^librte' | sort -u)
+    # shellcheck disable=SC2086
+    unpack "$dpdk" dpdk-dev ibverbs-providers $all
+}
+
+nginx=/var/cache/culvert/nginx
+unpack_nginx() {
+    unpack "$nginx" nginx
+}
+
+fetch() { # WHAT DIRECTORY COMMAND
+    [ "$(dpkg --print-architecture)" = amd64 ] && [ ! -d "$2" ] || return 0
     if [ "$(id -u)" -ne 0 ]; then
-        echo "No kernel for virtual machines: what needs them is skipped until root has fetched one" >&2
+        echo "There is no $1: what needs it is skipped until root has fetched it" >&2
         return 0
     fi
-    echo "Fetching a kernel for virtual machines"
-    (unpack_kernel) || echo "It cannot be had: what needs virtual machines will be skipped" >&2
+    echo "Fetching $1"
+    ("$3") || echo "It cannot be had: what needs it will be skipped" >&2
 }
 
 install_missing
-case " $* " in *" test "* | *" bench "*) fetch_guest_kernel ;; esac
+case " $* " in *" test "* | *" bench "*)
+    fetch "a kernel for virtual machines" "$kernel" unpack_kernel
+    ;;
+esac
+case " $* " in *" test "*)
+    fetch nginx "$nginx" unpack_nginx
+    fetch DPDK "$dpdk" unpack_dpdk
+    ;;
+esac

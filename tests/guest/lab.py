@@ -24,6 +24,7 @@ import errno
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import struct
@@ -92,6 +93,24 @@ def fails_with(number, call, *arguments):
             raise AssertionError(f"{error!r}, not {names}") from error
         return time.monotonic() - begun
     raise AssertionError("it succeeded")
+
+
+# ---- programs that packaging/install-deps.sh has unpacked and not installed ----
+
+UNPACKED = "/var/cache/culvert"
+
+
+def unpacked(package, program):
+    """(path of the program, what its environment must have), or None: it is not there."""
+    installed = shutil.which(program)
+    if installed:
+        return installed, {}
+    root = f"{UNPACKED}/{package}"
+    for directory in "bin", "sbin":
+        path = f"{root}/usr/{directory}/{program}"
+        if os.access(path, os.X_OK):
+            return path, {"LD_LIBRARY_PATH": f"{root}/usr/lib/x86_64-linux-gnu"}
+    return None
 
 
 # ---- network namespaces ----

@@ -7,7 +7,6 @@ import contextlib
 import glob
 import os
 import re
-import shutil
 import socket
 import struct
 import subprocess
@@ -15,7 +14,7 @@ import tempfile
 import time
 
 from lab import CULVERT, DEADLINE, GATEWAY4, GATEWAY6, SLOWNESS, Network, Skip, check, equal, \
-    for_each, in_thread, main, test, wait_until
+    for_each, in_thread, main, test, unpacked, wait_until
 from serving import Serve, Server, download, upload
 from vm import VM
 
@@ -357,8 +356,14 @@ def idle_means_idle(lab):
 
 @test
 def dpdk_transmits_and_receives(lab):
-    if not shutil.which("dpdk-testpmd"):
-        raise Skip("dpdk-testpmd is not installed (apt install dpdk-dev)")
+    program = unpacked("dpdk", "dpdk-testpmd")
+    if not program:
+        raise Skip("there is no dpdk-testpmd (packaging/install-deps.sh test)")
+    path, environment = program
+    drivers = []  # which an installed one finds by itself
+    for libraries in environment.values():
+        for driver in "net_virtio", "mempool_ring", "bus_vdev":
+            drivers += ["-d", glob.glob(f"{libraries}/dpdk/pmds-*/librte_{driver}.so.*")[0]]
     with lab.host.socket(kind=socket.SOCK_DGRAM) as sender, \
             lab.host.socket(kind=socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
@@ -366,11 +371,12 @@ def dpdk_transmits_and_receives(lab):
         free.close()
         with serving(lab, "-p", f"127.0.0.1:{port}:7/udp") as serve:
             testpmd = subprocess.Popen(
-                ["dpdk-testpmd", "--no-huge", "-m", "256", "--no-pci", "--no-telemetry",
+                [path, *drivers, "--no-huge", "-m", "256", "--no-pci", "--no-telemetry",
                  f"--file-prefix=culvert-{os.getpid()}",
                  f"--vdev=net_virtio_user0,path={serve.path}", "--", "-i",
                  "--total-num-mbufs=4096", "--forward-mode=icmpecho", "--auto-start"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                env={**os.environ, **environment})
             wait_until(lambda: serve.counters().get("netdev_guests"), "testpmd")
             time.sleep(1)
             for _ in range(600):  # more than a ring holds

@@ -10,7 +10,6 @@ import json
 import os
 import random
 import select
-import shutil
 import socket
 import struct
 import subprocess
@@ -19,7 +18,7 @@ import time
 
 from lab import (DEADLINE, GATEWAY4, GATEWAY6, GUEST4, INTERNET4, INTERNET6, LOOPBACK, SANITIZED,
                  SLOWNESS, Pair, Skip, check, equal, fails_with, for_each, in_thread, main,
-                 receive_all, receive_exactly, reset, test, wait_until)
+                 receive_all, receive_exactly, reset, test, unpacked, wait_until)
 
 EVERYWHERE = [INTERNET4, INTERNET6, GATEWAY4, GATEWAY6]
 INTERNET = [INTERNET4, INTERNET6]
@@ -583,9 +582,9 @@ def a_guests_keepalive_probes_are_answered(lab):
 
 @for_each(address=INTERNET)
 def curl_fetches_and_uploads_with_nginx(lab, address):
-    """Skipped where there is none: its package starts a daemon, so the tests do not install it."""
-    if not shutil.which("nginx"):
-        raise Skip("there is no nginx")
+    program = unpacked("nginx", "nginx")
+    if not program:
+        raise Skip("there is no nginx (packaging/install-deps.sh test)")
     size = 64 << 20 if not SANITIZED else 8 << 20
     with tempfile.TemporaryDirectory(prefix="culvert-nginx-") as place, lab.guest() as guest:
         os.chmod(place, 0o777)
@@ -600,8 +599,8 @@ def curl_fetches_and_uploads_with_nginx(lab, address):
                        f"scgi_temp_path {place}/s; server {{ listen {host}:80; root {place};"
                        "location /put { dav_methods PUT; } } }")
         with lab.internet:
-            nginx = subprocess.Popen(["nginx", "-e", place + "/log", "-c", place + "/conf"],
-                                     stderr=subprocess.DEVNULL)
+            nginx = subprocess.Popen([program[0], "-e", place + "/log", "-c", place + "/conf"],
+                                     stderr=subprocess.DEVNULL, env={**os.environ, **program[1]})
         try:
             wait_until(lambda: os.path.exists(place + "/pid") and
                        os.path.getsize(place + "/pid"), "nginx")
