@@ -415,32 +415,49 @@ bool dns_name_to_reverse_address(const struct dns_name *name, struct ip_address 
     return count == 34 && dns_name_is_below(name, &REVERSE_V6) && reverse_v6(labels, ret);
 }
 
-/* From the zone downwards as far as labels are an address's; what else there is does not count.
- * `end` is behind the last label in front of the zone. */
-static size_t reverse_range_v4(const uint8_t *const end[], size_t count, struct ip_address *first,
+/* The label that has `behind` others behind it, the root not counted. NULL: there are too few. */
+static const uint8_t *label_before(const struct dns_name *name, size_t behind)
+{
+    const uint8_t *label = NULL;
+    size_t count = name_labels(name, &label, 1);
+
+    if (count <= behind)
+        return NULL;
+    for (size_t skip = count - behind - 1; skip > 0; skip--)
+        label += *label + 1u;
+    return label;
+}
+
+/* From the zone's two labels downwards as far as labels are an address's; what else there is does
+ * not count. Returns how many are. */
+static size_t reverse_range_v4(const struct dns_name *name, struct ip_address *first,
                                struct ip_address *last)
 {
+    const uint8_t *label;
     size_t known = 0;
     int value;
 
     *first = ip_address_v4(0);
     *last = ip_address_v4(UINT32_MAX);
-    while (known < 4 && known < count && (value = decimal_label(*--end)) >= 0) {
+    while (known < 4 && (label = label_before(name, 2 + known)) &&
+           (value = decimal_label(label)) >= 0) {
         first->bytes[12 + known] = last->bytes[12 + known] = (uint8_t)value;
         known++;
     }
     return known;
 }
 
-static size_t reverse_range_v6(const uint8_t *const end[], size_t count, struct ip_address *first,
+static size_t reverse_range_v6(const struct dns_name *name, struct ip_address *first,
                                struct ip_address *last)
 {
+    const uint8_t *label;
     size_t known = 0;
     int value;
 
     memset(first->bytes, 0, sizeof first->bytes);
     memset(last->bytes, 0xff, sizeof last->bytes);
-    while (known < 32 && known < count && (value = nibble_label(*--end)) >= 0) {
+    while (known < 32 && (label = label_before(name, 2 + known)) &&
+           (value = nibble_label(label)) >= 0) {
         unsigned shift = known % 2 ? 0 : 4;
 
         first->bytes[known / 2] = (uint8_t)(first->bytes[known / 2] | value << shift);
@@ -453,13 +470,9 @@ static size_t reverse_range_v6(const uint8_t *const end[], size_t count, struct 
 bool dns_name_to_reverse_range(const struct dns_name *name, struct ip_address *ret_first,
                                struct ip_address *ret_last)
 {
-    const uint8_t *labels[DNS_NAME_MAX / 2 + 1];
-    size_t count = name_labels(name, labels, sizeof labels / sizeof *labels);
-
     if (dns_name_is_below(name, &REVERSE_V4))
-        return reverse_range_v4(labels + count - 2, count - 2, ret_first, ret_last) > 0;
-    return dns_name_is_below(name, &REVERSE_V6) &&
-           reverse_range_v6(labels + count - 2, count - 2, ret_first, ret_last) > 0;
+        return reverse_range_v4(name, ret_first, ret_last) > 0;
+    return dns_name_is_below(name, &REVERSE_V6) && reverse_range_v6(name, ret_first, ret_last) > 0;
 }
 
 /* ---- building ---- */
