@@ -17,7 +17,7 @@ packages_of() {
             libcmocka-dev libldns-dev \
             bind9-dnsutils busybox-static curl dnsmasq-base ethtool iperf3 iproute2 iputils-ping \
             iputils-tracepath isc-dhcp-client knot-dnsutils ldnsutils mandoc ndisc6 netcat-openbsd \
-            nftables procps python3 qemu-system-x86 socat strace traceroute udhcpc
+            nftables procps python3 qemu-system-x86 socat strace traceroute udhcpc valgrind
         ;;
     bench)
         echo busybox-static curl dnsmasq-base dnsperf iperf3 iproute2 passt procps python3 \
@@ -61,8 +61,8 @@ install_missing() {
         { apt-get update -qq && apt-get install -qq -y --no-install-recommends $missing >/dev/null; }
 }
 
-# The kernel of the tests and benchmarks in virtual machines is unpacked, not installed: it would otherwise become
-# this machine's. Without it those are skipped.
+# The kernel of the tests and benchmarks in virtual machines is unpacked, not installed: it would
+# otherwise become this machine's. Without it those are skipped.
 kernel=/var/cache/culvert/guest-kernel
 unpack_kernel() {
     package=$(apt-cache depends linux-image-cloud-amd64 |

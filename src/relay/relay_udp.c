@@ -97,6 +97,7 @@ static void control_add(struct msghdr *msg, union send_control *control, int lev
 {
     struct cmsghdr *c = (struct cmsghdr *)(void *)(control->bytes + msg->msg_controllen);
 
+    memset(c, 0, CMSG_SPACE(len));
     c->cmsg_level = level;
     c->cmsg_type = type;
     c->cmsg_len = CMSG_LEN(len);
