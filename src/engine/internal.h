@@ -65,6 +65,7 @@ struct culvert_engine {
 
     bool netdev_readable;
     bool netdev_gone;
+    uint64_t acks_until; /* ACKs wait for the guest's next frames until then; 0: none does */
     struct spin spin;
 
     size_t queued_bytes; /* tcp_queued_bytes(), for other threads */

@@ -19,6 +19,7 @@
 #define RECEIVE_AT_ONCE 8
 #define BATCH_FRAMES    64
 #define BATCH_BYTES     (256u << 10)
+#define ACKS_WAIT       (1 * MS_NS) /* at most, for frames that are at hand */
 
 /* ---- events
  * ------------------------------------------------------------------------------------------ */
@@ -117,10 +118,28 @@ static int receive_batch(struct culvert_engine *engine)
     return total;
 }
 
-static void end_batch(struct culvert_engine *engine, bool defer_acks)
+/* While more of the guest's frames are at hand, an ACK of the next batch does for this one too.
+ * With several uploads at a time, a batch holds hardly more than a frame of each. */
+static enum stack_acks acks_of_batch(struct culvert_engine *engine, bool spinning)
 {
+    if (!engine->netdev_readable) {
+        engine->acks_until = 0;
+        return spinning ? STACK_ACKS_OF_LITTLE_WAIT : STACK_ACKS_NOW;
+    }
+    if (engine->acks_until == 0)
+        engine->acks_until = engine->now + ACKS_WAIT;
+    if (engine->now < engine->acks_until)
+        return STACK_ACKS_WAIT;
+    engine->acks_until = 0;
+    return STACK_ACKS_NOW;
+}
+
+static void end_batch(struct culvert_engine *engine, bool spinning)
+{
+    enum stack_acks acks = acks_of_batch(engine, spinning);
+
     relay_batch_end(engine->relay);
-    stack_batch_end(engine->stack, defer_acks);
+    stack_batch_end(engine->stack, acks);
     if (engine->netdev->ops->flush)
         engine->netdev->ops->flush(engine->netdev);
     __atomic_store_n(&engine->queued_bytes, tcp_queued_bytes(engine->stack), __ATOMIC_RELEASE);

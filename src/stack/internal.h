@@ -81,7 +81,7 @@ void neighbour_expect(struct stack *stack, const struct ip_address *guest);
 struct tcp *tcp_new(struct stack *stack);
 struct tcp *tcp_free(struct tcp *tcp);
 void tcp_input(struct stack *stack, const struct ip_packet *packet);
-void tcp_batch_end(struct stack *stack, bool defer_acks);
+void tcp_batch_end(struct stack *stack, enum stack_acks acks);
 void tcp_link_writable(struct stack *stack);
 void tcp_link_changed(struct stack *stack); /* MTU or offloads */
 void tcp_guest_found(struct stack *stack);  /* its MAC address is known now */

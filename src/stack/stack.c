@@ -105,7 +105,7 @@ void stack_link_writable(struct stack *stack)
     tcp_link_writable(stack);
 }
 
-void stack_batch_end(struct stack *stack, bool defer_acks)
+void stack_batch_end(struct stack *stack, enum stack_acks acks)
 {
-    tcp_batch_end(stack, defer_acks);
+    tcp_batch_end(stack, acks);
 }

@@ -90,9 +90,16 @@ void stack_set_link(struct stack *stack, const struct culvert_link *link);
 void stack_input(struct stack *stack, struct culvert_frame *frame);
 /* The link has room again after -EAGAIN. */
 void stack_link_writable(struct stack *stack);
-/* Ends a batch: gathered uploads are written, owed ACKs sent (unless `defer_acks`: the caller spins
- * and will call again within microseconds). */
-void stack_batch_end(struct stack *stack, bool defer_acks);
+/* Which of the ACKs that are owed may wait. Whoever lets any wait calls again within microseconds.
+ */
+enum stack_acks {
+    STACK_ACKS_NOW,            /* none */
+    STACK_ACKS_OF_LITTLE_WAIT, /* a small message's: its answer may come and take it along */
+    STACK_ACKS_WAIT, /* all that the guest does not need: more of its frames are at hand, and one
+                        ACK answers several */
+};
+/* Ends a batch: gathered uploads are written, owed ACKs sent. */
+void stack_batch_end(struct stack *stack, enum stack_acks acks);
 
 /* ---- TCP, towards the host
  * -------------------------------------------------------------------------- The upstream of a

@@ -605,8 +605,16 @@ bool tcp_open_to_guest(struct stack *stack, const struct flow_key *key,
 /* ---- batches
  * ----------------------------------------------------------------------------------------- */
 
+/* A window that is used up by a quarter is told in any case: tcp_window_update_due(). */
+static bool ack_may_wait(const struct tcp_flow *flow, enum stack_acks acks)
+{
+    if (acks == STACK_ACKS_OF_LITTLE_WAIT)
+        return flow->rcv_nxt - flow->rcv_acked < flow->mss;
+    return acks == STACK_ACKS_WAIT;
+}
+
 /* Looks at a flow that something happened to. True: it still owes an ACK that may wait. */
-static bool batch_settle(struct tcp *tcp, struct tcp_flow *flow, bool defer_acks)
+static bool batch_settle(struct tcp *tcp, struct tcp_flow *flow, enum stack_acks acks)
 {
     uint32_t generation = flow->generation;
 
@@ -617,7 +625,7 @@ static bool batch_settle(struct tcp *tcp, struct tcp_flow *flow, bool defer_acks
         return false;
     if (flow->state == TCP_OPEN && tcp_window_update_due(flow))
         flow->ack_owed = true;
-    else if (defer_acks && flow->ack_owed && flow->rcv_nxt - flow->rcv_acked < flow->mss)
+    else if (flow->ack_owed && ack_may_wait(flow, acks))
         return true;
     if (flow->ack_owed)
         tcp_send_ack(tcp, flow);
@@ -635,7 +643,7 @@ static void memory_returned(struct tcp *tcp)
     }
 }
 
-void tcp_batch_end(struct stack *stack, bool defer_acks)
+void tcp_batch_end(struct stack *stack, enum stack_acks acks)
 {
     struct tcp *tcp = stack->tcp;
     struct tcp_flow_list owing = TAILQ_HEAD_INITIALIZER(owing);
@@ -644,7 +652,7 @@ void tcp_batch_end(struct stack *stack, bool defer_acks)
     while ((flow = TAILQ_FIRST(&tcp->batch))) {
         TAILQ_REMOVE(&tcp->batch, flow, batch_link);
         flow->in_batch = false;
-        if (batch_settle(tcp, flow, defer_acks) && !flow->in_batch) {
+        if (batch_settle(tcp, flow, acks) && !flow->in_batch) {
             flow->in_batch = true;
             TAILQ_INSERT_TAIL(&owing, flow, batch_link);
         }

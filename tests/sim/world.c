@@ -812,9 +812,11 @@ static void one_batch(struct world *w)
     unsigned events = (unsigned)rng_between(&w->rng, 1, w->plan->batch);
     while (events-- > 0 && schedule_run_one(&w->schedule))
         ;
-    bool defer = rng_chance(&w->rng, w->plan->defer);
-    stack_batch_end(w->stack, defer);
-    if (defer)
+    enum stack_acks acks = STACK_ACKS_NOW;
+    if (rng_chance(&w->rng, w->plan->defer))
+        acks = rng_chance(&w->rng, 500) ? STACK_ACKS_WAIT : STACK_ACKS_OF_LITTLE_WAIT;
+    stack_batch_end(w->stack, acks);
+    if (acks != STACK_ACKS_NOW)
         alarm_set(&w->deferred, w->schedule.now + rng_between(&w->rng, 0, 20 * US));
 }
 

@@ -39,10 +39,10 @@ void tcp_input(struct stack *stack, const struct ip_packet *packet)
     lab->tcp_count++;
 }
 
-void tcp_batch_end(struct stack *stack, bool defer_acks)
+void tcp_batch_end(struct stack *stack, enum stack_acks acks)
 {
     (void)stack;
-    (void)defer_acks;
+    (void)acks;
 }
 
 void tcp_link_writable(struct stack *stack)
@@ -304,7 +304,7 @@ void lab_input_split(struct lab *lab, const uint8_t *bytes, size_t len, size_t l
     }
     stack_input(lab->stack, frame);
     culvert_frame_unref(frame);
-    stack_batch_end(lab->stack, false);
+    stack_batch_end(lab->stack, STACK_ACKS_NOW);
 }
 
 void lab_input(struct lab *lab, const uint8_t *bytes, size_t len)

@@ -100,7 +100,7 @@ size_t host_sends(struct script *s, size_t n)
         tcp_rx_commit(s->stack, s->flow, turn);
     }
     if (!s->batch_open)
-        stack_batch_end(s->stack, false);
+        stack_batch_end(s->stack, STACK_ACKS_NOW);
     return done;
 }
 
@@ -108,14 +108,14 @@ void host_eof(struct script *s)
 {
     stack_set_now(s->stack, s->now);
     tcp_rx_eof(s->stack, s->flow);
-    stack_batch_end(s->stack, false);
+    stack_batch_end(s->stack, STACK_ACKS_NOW);
 }
 
 void host_resets(struct script *s)
 {
     stack_set_now(s->stack, s->now);
     tcp_host_reset(s->stack, s->flow);
-    stack_batch_end(s->stack, false);
+    stack_batch_end(s->stack, STACK_ACKS_NOW);
 }
 
 void host_takes(struct script *s, size_t bytes)
@@ -123,7 +123,7 @@ void host_takes(struct script *s, size_t bytes)
     s->take = bytes;
     stack_set_now(s->stack, s->now);
     tcp_writable(s->stack, s->flow);
-    stack_batch_end(s->stack, false);
+    stack_batch_end(s->stack, STACK_ACKS_NOW);
 }
 
 /* ---- the stack's operations ---- */
@@ -246,7 +246,7 @@ void batch_begin(struct script *s)
 void batch_end(struct script *s)
 {
     s->batch_open = false;
-    stack_batch_end(s->stack, false);
+    stack_batch_end(s->stack, STACK_ACKS_NOW);
 }
 
 void guest_segment(struct script *s, struct segment segment, const struct packet_style *style)
@@ -278,7 +278,7 @@ void guest_segment(struct script *s, struct segment segment, const struct packet
     culvert_frame_unref(frame);
     packet_free(packet);
     if (!s->batch_open)
-        stack_batch_end(s->stack, false);
+        stack_batch_end(s->stack, STACK_ACKS_NOW);
 }
 
 void guest(struct script *s, uint8_t flags, uint32_t seq, uint32_t ack, uint16_t window, size_t len)
@@ -299,7 +299,7 @@ void wait_ms(struct script *s, uint64_t ms)
         s->now = next > s->now ? next : s->now;
         stack_set_now(s->stack, s->now);
         timers_expire(s->timers, s->now);
-        stack_batch_end(s->stack, false);
+        stack_batch_end(s->stack, STACK_ACKS_NOW);
     }
     s->now = until;
 }

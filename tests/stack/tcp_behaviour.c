@@ -364,11 +364,35 @@ static void deferred_acks_are_sent_by_the_next_batch(void **state)
     batch_begin(s);
     guest(s, ACK, 1, 1, 65535, 100);
     s->batch_open = false;
-    stack_batch_end(s->stack, true);
+    stack_batch_end(s->stack, STACK_ACKS_OF_LITTLE_WAIT);
     assert_int_equal(s->written, 100);
     expect_nothing(s);
-    stack_batch_end(s->stack, false);
+    stack_batch_end(s->stack, STACK_ACKS_NOW);
     expect(s, ACK, 1, 101, 0);
+}
+
+static void acks_wait_for_frames_at_hand_but_not_beyond_a_quarter_of_the_window(void **state)
+{
+    struct script *s = *state;
+    uint32_t sent = 0;
+
+    open_flow(s, plain_syn());
+    while (sent < 16 * 1024 - 1000) {
+        batch_begin(s);
+        guest(s, ACK, 1 + sent, 1, 65535, 1000);
+        sent += 1000;
+        s->batch_open = false;
+        stack_batch_end(s->stack, STACK_ACKS_WAIT);
+        assert_int_equal(s->written, sent);
+        expect_nothing(s);
+    }
+    batch_begin(s);
+    guest(s, ACK, 1 + sent, 1, 65535, 1000);
+    s->batch_open = false;
+    stack_batch_end(s->stack, STACK_ACKS_WAIT);
+    expect(s, ACK, 1, 1 + sent + 1000, 0);
+    stack_batch_end(s->stack, STACK_ACKS_NOW);
+    expect_nothing(s);
 }
 
 static void what_the_host_does_not_take_shrinks_the_window_and_is_kept(void **state)
@@ -863,7 +887,7 @@ static void link_has_room(struct script *s)
 {
     s->link_full = false;
     stack_link_writable(s->stack);
-    stack_batch_end(s->stack, false);
+    stack_batch_end(s->stack, STACK_ACKS_NOW);
 }
 
 static void a_full_link_loses_nothing(void **state)
@@ -878,7 +902,7 @@ static void a_full_link_loses_nothing(void **state)
     assert_true(committed > 0);
     s->link_full = false;
     stack_link_writable(s->stack);
-    stack_batch_end(s->stack, false);
+    stack_batch_end(s->stack, STACK_ACKS_NOW);
     uint64_t arrived = 0;
     uint32_t acked = 1;
     while (s->sent_next < s->sent_count) {
@@ -1299,7 +1323,7 @@ static void the_last_ack_waits_for_a_full_link(void **state)
     expect_nothing(s);
     s->link_full = false;
     stack_link_writable(s->stack);
-    stack_batch_end(s->stack, false);
+    stack_batch_end(s->stack, STACK_ACKS_NOW);
     expect(s, ACK, 2, 2, 0);
 }
 
@@ -1536,7 +1560,7 @@ static void begin_at_host(struct script *s)
     assert_true(ip_address_parse("93.184.216.34", &key.remote));
     assert_true(tcp_open_to_guest(s->stack, &key, &script_upstream, s, 77, &s->flow));
     assert_false(tcp_open_to_guest(s->stack, &key, &script_upstream, s, 77, &s->flow));
-    stack_batch_end(s->stack, false);
+    stack_batch_end(s->stack, STACK_ACKS_NOW);
 }
 
 static void a_flow_from_the_host_opens_when_the_guest_answers(void **state)
@@ -1644,6 +1668,7 @@ int main(void)
         TEST(one_ack_answers_a_batch),
         TEST(a_super_segment_is_one_write_and_one_ack),
         TEST(deferred_acks_are_sent_by_the_next_batch),
+        TEST(acks_wait_for_frames_at_hand_but_not_beyond_a_quarter_of_the_window),
         TEST(what_the_host_does_not_take_shrinks_the_window_and_is_kept),
         cmocka_unit_test(a_flow_refused_while_its_segment_waits_for_room_is_gone),
         TEST(a_probe_of_our_shut_window_is_answered),
