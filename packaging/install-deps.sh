@@ -16,8 +16,9 @@ packages_of() {
         echo clang clang-format-14 clang-tidy-14 cppcheck g++ \
             libcmocka-dev libldns-dev \
             bind9-dnsutils busybox-static curl dnsmasq-base ethtool iperf3 iproute2 iputils-ping \
-            iputils-tracepath isc-dhcp-client knot-dnsutils ldnsutils mandoc ndisc6 netcat-openbsd \
-            nftables procps python3 qemu-system-x86 socat strace traceroute udhcpc valgrind
+            iputils-tracepath isc-dhcp-client knot-dnsutils ldnsutils libfaketime mandoc ndisc6 \
+            netcat-openbsd nftables nginx-light ngtcp2-client ngtcp2-server procps python3 \
+            qemu-system-x86 socat strace traceroute udhcpc valgrind
         ;;
     bench)
         echo busybox-static curl dnsmasq-base dnsperf iperf3 iproute2 passt procps python3 \
@@ -47,6 +48,14 @@ for package in $wanted; do
     printf '%s\n' $installed $missing | grep -qxF "$package" || missing="$missing $package"
 done
 
+# nginx and others would be started: here they are wanted as programs only (101: not allowed).
+keep_services_off() {
+    policy=/usr/sbin/policy-rc.d
+    [ ! -e "$policy" ] || return 0
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"
+}
+
 install_missing() {
     [ -n "$missing" ] || return 0
     if [ "$(id -u)" -ne 0 ]; then
@@ -56,6 +65,7 @@ install_missing() {
     fi
     echo "Installing$missing"
     export DEBIAN_FRONTEND=noninteractive
+    keep_services_off
     # shellcheck disable=SC2086
     apt-get install -qq -y --no-install-recommends $missing >/dev/null 2>&1 ||
         { apt-get update -qq && apt-get install -qq -y --no-install-recommends $missing >/dev/null; }

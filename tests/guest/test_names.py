@@ -4,20 +4,25 @@
 """Rules by name, end to end: what an allow-list of names lets through and what it does not, whatever
 a guest tries."""
 
+import contextlib
 import errno
+import fcntl
+import glob
 import os
-import re
-import select
 import socket
 import ssl
 import struct
 import subprocess
+import tempfile
+import threading
 import time
 
-from lab import (CULVERT, DEADLINE, INTERNET4, SLOWNESS, check, equal, fails_with, for_each, main,
-                 receive_all, receive_exactly, reset, test, wait_until)
-from outside import (API4, CORP4, DEEP4, DNS4, MANY4, NOTOK4, WWW4, WWW6, Outside, client_hello,
-                     curl, dig)
+import quic
+from lab import (CULVERT, DEADLINE, GATEWAY4, GUEST4, INTERNET4, SANITIZED, SLOWNESS, Network, Skip,
+                 check, equal, fails_with, for_each, main, receive_all, receive_exactly, test)
+from outside import API4, CORP4, MANY4, NOTOK4, WWW4, WWW6, Outside, client_hello, curl, dig
+from serving import Serve
+from wires import StreamWire
 
 RULES = ("deny to *.denied.test", "allow tcp to *.ok.test", "allow tcp to front.other.test port 443",
          "allow tcp to git.corp.test port 80 in 10.0.0.0/8")
@@ -554,6 +559,61 @@ def a_resumed_session_is_judged_like_a_new_one(lab):
         raise AssertionError("a session took another name in")
 
 
+class Clock:
+    """A time that the test may move, for guests begun within."""
+
+    def __enter__(self):
+        library = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
+        if SANITIZED or not library:
+            raise Skip("libfaketime is missing, or cannot be loaded in front of a sanitizer")
+        self.file = tempfile.NamedTemporaryFile("w", suffix=".time")
+        self.words = {"LD_PRELOAD": library[0], "FAKETIME_TIMESTAMP_FILE": self.file.name,
+                      "FAKETIME_NO_CACHE": "1"}
+        self.move("+0")
+        os.environ.update(self.words)
+        return self
+
+    def move(self, offset):
+        with open(self.file.name, "w") as file:
+            file.write(offset + "\n")
+
+    def __exit__(self, *_):
+        for word in self.words:
+            os.environ.pop(word, None)
+
+
+@test
+def a_live_flow_outlives_its_pin_and_a_new_one_needs_another_lookup(lab):
+    outside_of(lab)
+    with Clock() as clock:
+        _, guest = sandbox(lab)
+    with guest:
+        resolve(guest, "www.ok.test")
+        live = tls(guest, WWW4, "www.ok.test")
+        clock.move("+70m")
+        check("200 OK" in request(live, "www.ok.test"), "it lives")
+        fails_with(errno.ECONNREFUSED, guest.connect, WWW4, 443)
+        resolve(guest, "www.ok.test")
+        tls(guest, WWW4, "www.ok.test").close()
+        clock.move("+120m")  # within an hour of its last use
+        tls(guest, WWW4, "www.ok.test").close()
+        clock.move("+170m")
+        tls(guest, WWW4, "www.ok.test").close()
+
+
+@test
+def an_address_within_nat64_counts_as_the_one_it_carries(lab):
+    _, guest = sandbox(lab)
+    carried = "64:ff9b::" + socket.inet_pton(socket.AF_INET, WWW4).hex(":", 2)
+    lab.has(carried + "/128")
+    with guest:
+        fails_with(errno.ECONNREFUSED, guest.connect, carried, 443)
+        resolve(guest, "www.ok.test")
+        tls(guest, carried, "www.ok.test").close()
+        tls_is_refused(guest, carried, "shared.denied.test")
+        tls_is_refused(guest, carried, "api.ok.test")
+
+
 # ---- the resolver ----
 
 
@@ -595,6 +655,73 @@ def records_that_would_hide_names_are_not_given(lab):
     with guest:
         for kind in ("HTTPS", "SVCB"):
             equal(dig(guest, "www.ok.test", kind), ("NOERROR", []))
+
+
+# ---- another front end ----
+
+
+class StreamGuest:
+    """A guest of `culvert serve --stream`: a network of its own behind a TAP, whose frames are
+    carried to the socket and back."""
+
+    def __init__(self, lab, *options):
+        self.place = tempfile.mkdtemp()
+        self.serve = Serve(lab, "--stream", self.place + "/s", *options, rules=())
+        self.net = Network.new()
+        self.net.sysctl("net.ipv6.conf.default.disable_ipv6", 1)
+        with self.net:
+            self.tap = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+            fcntl.ioctl(self.tap, 0x400454ca, struct.pack("16sH22x", b"eth0", 0x1002))  # TAP, NO_PI
+        self.net.ip("link set lo up", "link set eth0 up", f"addr add {GUEST4}/24 dev eth0",
+                    f"route add default via {GATEWAY4}")
+        self.wire = StreamWire(self.place + "/s")
+        threading.Thread(target=self._out, daemon=True).start()
+        threading.Thread(target=self._back, daemon=True).start()
+
+    def _out(self):
+        with contextlib.suppress(OSError):
+            while True:
+                self.wire.send(os.read(self.tap, 1 << 16))
+
+    def _back(self):
+        with contextlib.suppress(OSError, EOFError, ValueError):
+            while True:
+                frame = self.wire.receive()
+                if frame:
+                    os.write(self.tap, frame)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.serve.close()
+        self.wire.close()
+
+    def run(self, *words, **options):
+        return self.net.run(*words, **options)
+
+    def connect(self, *arguments, **options):
+        return self.net.connect(*arguments, **options)
+
+
+@test
+def the_same_holds_for_a_guest_of_serve(lab):
+    outside = outside_of(lab)
+    rules = [word for rule in RULES for word in ("--rule", rule)]
+    with StreamGuest(lab, "--profile", "none", "--dns", INTERNET4, *rules) as guest:
+        fails_with(errno.ECONNREFUSED, guest.connect, WWW4, 443)
+        status, out = curl(outside, guest, "https://www.ok.test/")
+        equal(status, 0, out)
+        tls_is_refused(guest, WWW4, "shared.denied.test")
+        tls_is_refused(guest, WWW4, None)
+        equal(dig(guest, "secret.leak.test", server="8.8.8.8")[0], "NXDOMAIN")
+        equal(outside.asked("secret.leak.test"), 0)
+        datagrams = guest.net.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        datagrams.connect((WWW4, 443))
+        for hello in quic.Client(b"first id").hello("shared.denied.test"):
+            datagrams.send(hello)
+        fails_with((errno.EHOSTUNREACH, errno.EACCES), datagrams.recv, 100)
+        datagrams.close()
 
 
 if __name__ == "__main__":
