@@ -17,7 +17,7 @@ packages_of() {
             libcmocka-dev libldns-dev \
             bind9-dnsutils busybox-static curl dnsmasq-base ethtool iperf3 iproute2 iputils-ping \
             iputils-tracepath isc-dhcp-client knot-dnsutils ldnsutils libfaketime mandoc ndisc6 \
-            netcat-openbsd nftables nginx-light ngtcp2-client ngtcp2-server procps python3 \
+            netcat-openbsd nftables ngtcp2-client ngtcp2-server procps python3 \
             qemu-system-x86 socat strace traceroute udhcpc valgrind
         ;;
     bench)
@@ -48,14 +48,6 @@ for package in $wanted; do
     printf '%s\n' $installed $missing | grep -qxF "$package" || missing="$missing $package"
 done
 
-# nginx and others would be started: here they are wanted as programs only (101: not allowed).
-keep_services_off() {
-    policy=/usr/sbin/policy-rc.d
-    [ ! -e "$policy" ] || return 0
-    trap 'rm -f "$policy"' EXIT
-    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"
-}
-
 install_missing() {
     [ -n "$missing" ] || return 0
     if [ "$(id -u)" -ne 0 ]; then
@@ -65,7 +57,6 @@ install_missing() {
     fi
     echo "Installing$missing"
     export DEBIAN_FRONTEND=noninteractive
-    keep_services_off
     # shellcheck disable=SC2086
     apt-get install -qq -y --no-install-recommends $missing >/dev/null 2>&1 ||
         { apt-get update -qq && apt-get install -qq -y --no-install-recommends $missing >/dev/null; }

@@ -20,7 +20,7 @@ import ssl
 import subprocess
 import tempfile
 
-from lab import DEADLINE, INTERNET4, INTERNET6, Skip, check, wait_until
+from lab import DEADLINE, INTERNET4, INTERNET6, Skip, check, unpacked, wait_until
 
 DNS4 = "10.0.2.3"
 WWW4, WWW6 = "93.184.216.80", "2606:2800:220:2::80"
@@ -60,9 +60,12 @@ class Outside:
     """Lasts as long as the lab: one a program."""
 
     def __init__(self, lab):
-        for program in ("dnsmasq", "nginx", "openssl", "dig"):
+        for program in ("dnsmasq", "openssl", "dig"):
             if not shutil.which(program):
                 raise Skip(program + " is missing")
+        self.nginx = unpacked("nginx", "nginx")
+        if not self.nginx:
+            raise Skip("there is no nginx (packaging/install-deps.sh test)")
         self.lab = lab
         self.folder = tempfile.mkdtemp()
         self.log = self.folder + "/queries"
@@ -88,9 +91,9 @@ class Outside:
             file.write(f"nameserver {DNS4}\n")
         subprocess.run(["mount", "--bind", path, os.path.realpath("/etc/resolv.conf")], check=True)
 
-    def _start(self, words):
+    def _start(self, words, environment=None):
         with self.lab.internet:
-            return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            return subprocess.Popen(words, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                     stderr=subprocess.PIPE)
 
     def _start_dnsmasq(self):
@@ -110,8 +113,9 @@ class Outside:
     def _start_nginx(self):
         with open(self.folder + "/nginx.conf", "w") as file:
             file.write(_NGINX.format(folder=self.folder))
-        nginx = self._start(["nginx", "-c", self.folder + "/nginx.conf", "-p", self.folder,
-                             "-e", self.folder + "/error"])
+        program, environment = self.nginx
+        nginx = self._start([program, "-c", self.folder + "/nginx.conf", "-p", self.folder,
+                             "-e", self.folder + "/error"], environment)
         wait_until(lambda: nginx.poll() is not None or "443" in self.lab.internet.call(
             "ss", "-Hltn", "sport = :443"), "nginx")
         check(nginx.poll() is None, "nginx ended")
