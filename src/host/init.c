@@ -12,6 +12,7 @@
 
 #include "host/capabilities.h"
 #include "host/drain.h"
+#include "host/syscalls.h"
 
 /* In the new child; stderr is the command's own. */
 static _Noreturn void exec_command(const struct init_command *command)
@@ -20,6 +21,14 @@ static _Noreturn void exec_command(const struct init_command *command)
 
     if (r < 0) {
         dprintf(STDERR_FILENO, "culvert: cannot drop capabilities: %s\n", strerror(-r));
+        _exit(INIT_FAILED);
+    }
+    r = syscalls_restrict();
+    if (r < 0) {
+        dprintf(STDERR_FILENO,
+                "culvert: cannot keep the command from ways around its network: %s; the kernel "
+                "needs CONFIG_SECCOMP_FILTER, and a surrounding container must allow seccomp(2)\n",
+                strerror(-r));
         _exit(INIT_FAILED);
     }
     sigprocmask(SIG_SETMASK, command->mask, NULL);

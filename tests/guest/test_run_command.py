@@ -315,6 +315,48 @@ def no_capability_is_held_or_can_be_had(caller):
     equal(caller.shell("kill -KILL 1; sleep 0.05")[0], 0)
 
 
+WAYS_AROUND = """
+import ctypes, errno, fcntl, platform, socket, sys, termios
+libc = ctypes.CDLL(None, use_errno=True)
+request_key = {"x86_64": 249}.get(platform.machine(), 218)
+
+def result(call):
+    ctypes.set_errno(0)
+    try:
+        return errno.errorcode.get(ctypes.get_errno(), "done") if call() == -1 else "done"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+
+print("vsock", result(lambda: socket.socket(40, socket.SOCK_STREAM)))
+print("io_uring", result(lambda: libc.syscall(425, 1, ctypes.create_string_buffer(120))))
+print("request_key", result(lambda: libc.syscall(request_key, b"user", b"x", b"x", 0)))
+for family in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6):
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        socket.socket(family, kind).close()
+socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).close()
+if sys.stdin.isatty():
+    for request in (termios.TIOCSTI, 0xdead00000000 | termios.TIOCSTI, 0x541c):
+        print("ioctl", result(lambda: libc.ioctl(0, ctypes.c_ulong(request), b"x")))
+    print("window", result(lambda: fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8)) and 0))
+"""
+
+
+@test
+def there_are_no_ways_around_the_network(caller):
+    status, out, err = caller.run("python3", "-c", WAYS_AROUND)
+    equal((status, err), (0, ""))
+    equal(out.splitlines(), ["vsock EAFNOSUPPORT", "io_uring ENOSYS", "request_key ENOSYS"])
+
+
+@test
+def nothing_can_be_typed_at_the_callers_terminal(caller):
+    with open(f"{caller.place}/ways.py", "w") as file:
+        file.write(WAYS_AROUND)
+    status, seen = on_terminal(caller, f"exec python3 {caller.place}/ways.py", b"")
+    equal(status, 0)
+    equal(seen.splitlines()[-4:], ["ioctl EPERM"] * 3 + ["window done"])
+
+
 @test
 def uid_gid_directory_and_environment_are_the_callers(caller):
     status, out, _ = caller.shell("id -u; id -g; pwd; echo $FOO; umask; ulimit -n",
