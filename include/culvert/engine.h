@@ -84,6 +84,11 @@ struct culvert_engine *culvert_engine_free(struct culvert_engine *engine);
 int culvert_engine_set_policy(struct culvert_engine *engine, const struct culvert_config *config,
                               struct culvert_error *error);
 
+/** An engine with the option "learn": writes the policy of what the guest has used to the option's
+ * file, which is replaced as a whole. Not while it runs. The number of rules, 0 also where nothing
+ * was to be learnt; or negative errno and `error` filled (may be NULL). */
+int culvert_engine_write_learnt(struct culvert_engine *engine, struct culvert_error *error);
+
 /** Can the guest ping beyond the gateway? 0, or the negative errno with which the host forbade both
  * ping sockets (net.ipv4.ping_group_range) and raw ones. Any thread. */
 int culvert_engine_ping_error(const struct culvert_engine *engine, bool ipv6);

@@ -158,6 +158,9 @@ COUNTER(policy_udp_names, "QUIC connections refused because their port has borne
 COUNTER(policy_quic_unreadable, "QUIC Initials dropped because no server could read them either")
 COUNTER(policy_would_deny, "flows that the policy denies and --audit let through")
 
+/* learn: what --learn writes down */
+COUNTER(learn_full, "flows or refusals that could not be written down because there were too many")
+
 /* events: what is told of refusals */
 COUNTER(events_lost, "events not told because there were too many, or nobody took them")
 

@@ -15,6 +15,7 @@
 #include "engine/internal.h"
 #include "engine/peek.h"
 #include "engine/peek_udp.h"
+#include "engine/watch_tcp.h"
 #include "wire/dns.h"
 
 #define DNS_PORT     53
@@ -29,12 +30,12 @@ static bool is_resolver(const struct culvert_engine *engine, const struct ip_add
 /* Is this for the resolver, by whichever address? */
 static bool is_lookup(const struct culvert_engine *engine, const struct flow_key *key)
 {
-    return key->remote_port == DNS_PORT && policy_has_names(engine->policy);
+    return key->remote_port == DNS_PORT && engine_goes_by_names(engine);
 }
 
 static bool evades_resolver(const struct culvert_engine *engine, const struct flow_key *key)
 {
-    return key->remote_port == DNS_TLS_PORT && policy_has_names(engine->policy);
+    return key->remote_port == DNS_TLS_PORT && engine_goes_by_names(engine);
 }
 
 bool admission_diverts(const struct culvert_engine *engine, const struct flow_key *key,
@@ -91,6 +92,8 @@ void admit_tcp(void *ctx, struct flow_handle flow, const struct flow_key *key)
         relay_tcp_connect(engine->relay, flow, &to, engine->now);
         if (action == POLICY_NEED_NAME)
             peek_tcp(engine, flow, key);
+        else if (engine->learn)
+            watch_tcp(engine, flow, key);
     } else if (key->remote_port == DNS_PORT) {
         dns_tcp_open(engine->dns, flow, key, engine->now);
     } else {

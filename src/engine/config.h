@@ -78,6 +78,8 @@ struct culvert_config {
     size_t dns_host_count;
 
     bool audit;
+    char learn[256]; /* path; empty: do not */
+    bool learn_wildcards;
     char events[256]; /* path; empty: none, or the descriptor */
     int events_fd;    /* `--events -`: a copy of stdout, as `run` lets go of its own; -1: none */
 

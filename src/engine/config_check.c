@@ -92,6 +92,10 @@ int config_finish(const struct culvert_config *config, struct culvert_error *err
                      CONFIG_MTU_MIN_IPV6);
     if (config->verbose && config->quiet)
         return fault("quiet: contradicts verbose; leave one out");
+    if (config->audit && config->learn[0])
+        return fault("audit: contradicts learn, which refuses as little; leave one out");
+    if (config->learn_wildcards && !config->learn[0])
+        return fault("learn-wildcards: there is nothing to learn; give learn a file too");
     return config_check_policy(config, error);
 }
 

@@ -31,6 +31,8 @@ CONFIG_PARSER(dns_denied);
 CONFIG_PARSER(dns_host);
 CONFIG_PARSER(events);
 CONFIG_PARSER(audit);
+CONFIG_PARSER(learn);
+CONFIG_PARSER(learn_wildcards);
 CONFIG_PARSER(publish);
 CONFIG_PARSER(spin_us);
 CONFIG_PARSER(net_worker);

@@ -42,3 +42,13 @@ CONFIG_PARSER(audit)
 {
     return config_switch_parse(&config->audit, value, message, size);
 }
+
+CONFIG_PARSER(learn)
+{
+    return store_path(config->learn, sizeof config->learn, value, message, size);
+}
+
+CONFIG_PARSER(learn_wildcards)
+{
+    return config_switch_parse(&config->learn_wildcards, value, message, size);
+}

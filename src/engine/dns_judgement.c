@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the resolver refuses is told like what is refused elsewhere. */
 #include "engine/internal.h"
+#include "engine/learning.h"
 
 static enum culvert_event_kind kind_of(const struct dns_refusal *refusal)
 {
@@ -22,7 +23,11 @@ void tell_dns_refusal(void *ctx, const struct dns_refusal *refusal)
         .question_type = refusal->question->type,
     };
 
+    if (refusal->passes && engine->learn)
+        return;
     if (refusal->address)
         event.key.remote = *refusal->address;
     tell_event(engine, &event);
+    if (engine->learn && refusal->address)
+        learn_refused(engine, &event);
 }

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "engine/config.h"
 #include "engine/internal.h"
+#include "engine/learning.h"
 #include "engine/peek_udp.h"
 #include "engine/rejudge.h"
 #include "policy/pins.h"
@@ -79,7 +80,8 @@ void engine_guard_dns(struct culvert_engine *engine)
                                                    .world = &engine->world,
                                                    .pins = engine->pins,
                                                    .denied = engine->dns_denied,
-                                                   .lenient = engine->audit,
+                                                   .lenient = engine->audit || engine->learn,
+                                                   .by_name = engine->learn,
                                                    .refused = tell_dns_refusal,
                                                    .ctx = engine});
 }
@@ -184,6 +186,8 @@ static int build(struct culvert_engine *engine, const struct culvert_config *con
 
     if (r == 0)
         r = build_base(engine);
+    if (r == 0)
+        r = learning_begin(engine, config, error);
     if (r == 0)
         r = build_policy(engine, config);
     if (r == 0)
@@ -351,6 +355,7 @@ struct culvert_engine *culvert_engine_free(struct culvert_engine *engine)
     policy_swap_fini(engine);
     pins_free(engine->pins);
     flow_records_free(&engine->records);
+    learning_end(engine);
     timers_free(engine->timers);
     culvert_shared_state_free(engine->state);
     loop_fini(&engine->loop);

@@ -17,6 +17,7 @@
 #include "engine/event_file.h"
 #include "engine/events.h"
 #include "engine/flow_records.h"
+#include "engine/learn.h"
 #include "engine/policy_swap.h"
 #include "engine/spin.h"
 #include "netdev/netdev.h"
@@ -44,7 +45,10 @@ struct culvert_engine {
     struct flow_records records; /* what admitted the open TCP flows */
     struct peek_udp *peek_udp;   /* NULL before the first UDP flow that is looked into */
 
-    bool audit;                    /* what the rules refuse passes, the floor excepted */
+    bool audit;          /* what the rules refuse passes, the floor excepted */
+    struct learn *learn; /* passes all but the floor and notes it; NULL: it does not */
+    char *learn_path;
+    bool learn_wildcards;
     struct events *events;         /* NULL: nobody wants to know */
     struct event_file *event_file; /* where the lines of --events go; NULL: nowhere */
     void (*event_callback)(void *arg, const struct culvert_event *event);
@@ -88,6 +92,12 @@ void engine_take_netdev(struct culvert_engine *engine, struct netdev *netdev);
 
 /* engine.c: the resolver judges by the policy that is in force now. */
 void engine_guard_dns(struct culvert_engine *engine);
+
+/* Does the engine look at names: because rules go by them, or to learn them? */
+static inline bool engine_goes_by_names(const struct culvert_engine *engine)
+{
+    return engine->learn || policy_has_names(engine->policy);
+}
 
 /* admission.c: where a new flow goes. The stack's operations; ctx is the engine. */
 void admit_tcp(void *ctx, struct flow_handle flow, const struct flow_key *key);

@@ -5,6 +5,7 @@
 
 #include "engine/flow_naming.h"
 #include "engine/internal.h"
+#include "engine/learning.h"
 #include "policy/pins.h"
 
 static enum policy_protocol protocol_of(const struct flow_key *key)
@@ -47,7 +48,11 @@ static bool is_refusal(const struct policy_verdict *verdict)
 static bool holds(const struct culvert_engine *engine, const struct subject *subject,
                   enum counter reason)
 {
-    if (!engine->audit || reason == COUNTER_policy_no_memory)
+    if ((!engine->audit && !engine->learn) || reason == COUNTER_policy_no_memory)
+        return true;
+    /* What is learnt is for the guest's own flows, and could not hold for this one. */
+    if (engine->learn &&
+        (subject->direction == POLICY_INGRESS || reason == COUNTER_policy_denied_dns_tls))
         return true;
     return subject->direction == POLICY_EGRESS &&
            policy_is_protected(engine->policy, &engine->world, &subject->key.remote);
@@ -83,8 +88,10 @@ static bool refuse_by(struct culvert_engine *engine, const struct subject *subje
 {
     bool refused = holds(engine, subject, reason);
 
+    if (!refused && engine->learn)
+        return false;
     count(&engine->counters, refused ? reason : COUNTER_policy_would_deny);
-    if (!engine->events)
+    if (!engine->events && !engine->learn)
         return refused;
     struct event event = event_of(engine, subject, reason);
 
@@ -97,6 +104,8 @@ static bool refuse_by(struct culvert_engine *engine, const struct subject *subje
     if (!refused)
         event.kind = CULVERT_EVENT_WOULD_DENY;
     tell_event(engine, &event);
+    if (engine->learn)
+        learn_refused(engine, &event);
     return refused;
 }
 
@@ -106,6 +115,21 @@ bool refuse(struct culvert_engine *engine, const struct subject *subject, enum c
 }
 
 /* ---- verdicts ---- */
+
+/* What passes is noted once all is known. A TCP flow is watched while it goes on (watch_tcp.c); UDP
+ * is held until its first datagrams have told the name, as those come without waiting. */
+static void learn_from(struct culvert_engine *engine, const struct subject *subject,
+                       struct policy_verdict *verdict)
+{
+    if (subject->direction != POLICY_EGRESS || is_refusal(verdict))
+        return;
+    if (subject->name_state != POLICY_NAME_PENDING) {
+        learn_subject(engine, subject);
+        return;
+    }
+    if (!policy_is_protected(engine->policy, &engine->world, &subject->key.remote))
+        verdict->action = subject->key.protocol == IPPROTO_UDP ? POLICY_NEED_NAME : POLICY_ALLOW;
+}
 
 struct policy_verdict judge(struct culvert_engine *engine, const struct subject *subject)
 {
@@ -127,5 +151,7 @@ struct policy_verdict judge(struct culvert_engine *engine, const struct subject 
     if (is_refusal(&verdict) &&
         !refuse_by(engine, subject, policy_verdict_counter(&verdict), &verdict))
         verdict.action = POLICY_ALLOW;
+    if (engine->learn)
+        learn_from(engine, subject, &verdict);
     return verdict;
 }

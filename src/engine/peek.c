@@ -189,6 +189,12 @@ static void peek_keepalive(void *ctx, uint64_t token)
         inner->upstream->keepalive(inner->ctx, inner->token);
 }
 
+static void peek_refused(void *ctx, uint64_t token)
+{
+    (void)ctx;
+    peek_free(peek_of(token));
+}
+
 static void peek_close(void *ctx, uint64_t token, enum tcp_close how)
 {
     struct peek *peek = peek_of(token);
@@ -205,6 +211,7 @@ static const struct tcp_upstream peek_upstream = {
     .shut_write = peek_shut_write,
     .resume = peek_resume,
     .keepalive = peek_keepalive,
+    .refused = peek_refused,
     .close = peek_close,
 };
 

@@ -359,7 +359,7 @@ int policy_swap_init(struct culvert_engine *engine, const struct culvert_config 
         .generation = policy_generation(engine->policy),
         .rule_count = policy_rule_count(engine->policy),
     };
-    if (policy_has_names(engine->policy) &&
+    if (engine_goes_by_names(engine) &&
         !(engine->pins = pins_new(NULL, engine->addresses.hash_key)))
         return -ENOMEM;
     return 0;

@@ -8,6 +8,9 @@
  *              {"rule": "deny to any", "id": "tail", "comment": "...", "expires":
  * "2027-01-01T00:00:00Z"}]}
  *
+ * "comment" and "refused" may stand beside that and mean nothing: they are for people, and by
+ * --learn.
+ *
  * The whole is read into a rule_source of its own, which takes the place of the builder's when
  * nothing was wrong. */
 
@@ -380,7 +383,8 @@ static int parse_json(struct reading *reading)
 
 static int read_document(struct reading *reading)
 {
-    static const char *const known[] = {"version", "profile", "sets", "rules"};
+    static const char *const known[] = {"version", "comment", "profile", "sets", "rules",
+                                        "refused"};
     struct line_walk root = line_walk_of(reading->text, reading->len);
     int r = parse_json(reading);
 

@@ -130,6 +130,9 @@ struct tcp_upstream {
     void (*resume)(void *ctx,
                    uint64_t token); /* tcp_rx_reserve() has room again after it returned 0 */
     void (*keepalive)(void *ctx, uint64_t token); /* the guest probes with keepalives: do so too */
+    /* tcp_refuse() ended the flow: in place of `close`, which the one that refused does not need.
+     * For those that stand in front of another (tcp_wrap_upstream()); may be NULL. */
+    void (*refused)(void *ctx, uint64_t token);
     /* The flow is gone from the stack; the token is not used again. */
     void (*close)(void *ctx, uint64_t token, enum tcp_close how);
 };

@@ -563,6 +563,8 @@ void tcp_refuse(struct stack *stack, struct flow_handle handle, enum tcp_refusal
         icmp_refuse_syn(stack, &flow->key, flow->irs, ICMP_PROBLEM_PROHIBITED);
         break;
     }
+    if (flow->upstream && flow->upstream->refused)
+        flow->upstream->refused(flow->upstream_ctx, flow->token);
     flow->upstream = NULL;
     tcp_flow_free(tcp, flow);
 }
