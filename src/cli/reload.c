@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/reload.h"
 
+#include <culvert/events.h>
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "cli/options.h"
@@ -43,4 +45,14 @@ void reload_policy(struct culvert_engine *engine, const struct command_line *lin
         dprintf(STDERR_FILENO,
                 "culvert: policy %u is in force: %u rules; %llu open connections were reset\n",
                 facts.generation, facts.rule_count, (unsigned long long)facts.flows_reset);
+}
+
+void reopen_events(struct culvert_engine *engine)
+{
+    int r = culvert_engine_reopen_events(engine);
+
+    if (r < 0)
+        dprintf(STDERR_FILENO,
+                "culvert: --events: the file cannot be opened anew: %s; the old one stays\n",
+                strerror(-r));
 }

@@ -17,4 +17,7 @@ struct command_line {
  * stays. */
 void reload_policy(struct culvert_engine *engine, const struct command_line *line, bool quiet);
 
+/* The file of --events, which somebody may have renamed. */
+void reopen_events(struct culvert_engine *engine);
+
 #endif

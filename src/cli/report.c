@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "cli/summary.h"
 
 static void print_counter(void *arg, const char *name, const char *sentence, uint64_t value)
 {
@@ -59,6 +60,32 @@ void report_withheld(const struct culvert_engine *engine)
                 "culvert: note: the host lets nobody ping (%s); allow it: "
                 "sysctl net.ipv4.ping_group_range=\"0 2147483647\"\n",
                 strerror(-r));
+}
+
+void report_summary(struct summary *summary)
+{
+    _cleanup_free_ char *text = summary ? summary_text(summary) : NULL;
+
+    if (text && text[0] != '\0')
+        (void)!write(STDERR_FILENO, text, strlen(text));
+}
+
+int report_learnt(struct culvert_engine *engine, const struct culvert_config *config)
+{
+    struct culvert_error error;
+    int rules;
+
+    if (config->learn[0] == '\0')
+        return 0;
+    rules = culvert_engine_write_learnt(engine, &error);
+    if (rules < 0) {
+        dprintf(STDERR_FILENO, "culvert: --%s\n", error.message);
+        return rules;
+    }
+    if (!config->quiet)
+        dprintf(STDERR_FILENO, "culvert: learnt %d rule%s; try them: --policy %s\n", rules,
+                rules == 1 ? "" : "s", config->learn);
+    return 0;
 }
 
 void ensure_stdio(void)

@@ -177,8 +177,10 @@ static int supervise(struct run *run)
             kill(run->sandbox.init, signal);
         if (signal == SIGUSR1)
             report_counters(run->engine);
-        if (signal == SIGUSR2)
+        if (signal == SIGUSR2) {
+            reopen_events(run->engine);
             reload_policy(run->engine, &run->line, run->config->quiet);
+        }
     }
 }
 
@@ -207,15 +209,6 @@ static void watch_refusals(struct run *run)
     run->summary = run->config->quiet ? NULL : summary_new();
     if (run->summary)
         culvert_engine_set_event_callback(run->engine, summary_note, run->summary);
-}
-
-/* In one write, so that lines of others do not come between. */
-static void tell_refusals(const struct run *run)
-{
-    _cleanup_free_ char *text = run->summary ? summary_text(run->summary) : NULL;
-
-    if (text && text[0] != '\0')
-        (void)!write(STDERR_FILENO, text, strlen(text));
 }
 
 /* Gives the guest's device to the engine and starts it. 0, or an exit status. */
@@ -300,7 +293,8 @@ static int run_sandboxed(struct run *run)
     status = supervise(run);
     restore_terminal(run->terminal_group);
     stop_engine(run);
-    tell_refusals(run);
+    report_summary(run->summary);
+    (void)report_learnt(run->engine, run->config); /* the exit status is the command's */
     if (run->config->verbose)
         report_counters(run->engine);
     return status;

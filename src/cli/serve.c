@@ -6,7 +6,8 @@
  * signals; they are blocked everywhere else:
  *
  *     SIGTERM/INT  end: sockets and files that were made are removed, exit 0
- *     SIGHUP       read the policy's files again (reload.c); resolv.conf is followed without it
+ *     SIGHUP       read the policy's files again, open the file of --events anew (reload.c);
+ *                  resolv.conf is followed without it
  *     SIGUSR1      the counters on stderr
  *     SIGPIPE      stays blocked: stdout and stderr may be pipes that nobody reads
  *     GUEST_GONE   from the engine's termination hook: with --once, or an inherited connection, the
@@ -33,6 +34,7 @@
 #include "cli/options.h"
 #include "cli/reload.h"
 #include "cli/report.h"
+#include "cli/summary.h"
 #include "engine/config.h"
 
 #define STATUS_FAILED 1
@@ -47,6 +49,7 @@ struct serve {
     struct culvert_engine *engine;
     pthread_t main_thread;
     bool pid_file_written;
+    struct summary *summary; /* of what was refused; NULL: nobody wants it */
 };
 
 __attribute__((format(printf, 2, 3))) static int complain(int status, const char *format, ...)
@@ -226,6 +229,23 @@ static void guest_is_gone(void *arg)
     pthread_kill(serve->main_thread, GUEST_GONE);
 }
 
+/* Who learns wants to see what was refused even so. */
+static void watch_refusals(struct serve *serve)
+{
+    if (serve->config->learn[0] == '\0' || serve->config->quiet)
+        return;
+    serve->summary = summary_new();
+    if (serve->summary)
+        culvert_engine_set_event_callback(serve->engine, summary_note, serve->summary);
+}
+
+static void tell_learnt(const struct serve *serve, int *status)
+{
+    report_summary(serve->summary);
+    if (report_learnt(serve->engine, serve->config) < 0 && *status == 0)
+        *status = STATUS_FAILED;
+}
+
 static int start(struct serve *serve)
 {
     const struct config_frontend *frontend = &serve->config->frontend;
@@ -235,6 +255,7 @@ static int start(struct serve *serve)
     serve->engine = culvert_engine_new(serve->config, &error);
     if (!serve->engine)
         return complain(STATUS_FAILED, "%s", error.message);
+    watch_refusals(serve);
     r = culvert_engine_attach(serve->engine, frontend->kind, frontend->where, &error);
     if (r < 0)
         return complain(r == -EINVAL ? STATUS_USAGE : STATUS_FAILED, "--%s", error.message);
@@ -264,8 +285,10 @@ static int supervise(struct serve *serve)
 
         if (signal == SIGTERM || signal == SIGINT)
             return 0;
-        if (signal == SIGHUP)
+        if (signal == SIGHUP) {
+            reopen_events(serve->engine);
             reload_policy(serve->engine, &serve->line, serve->config->quiet);
+        }
         if (signal == SIGUSR1)
             report_counters(serve->engine);
         if (signal == GUEST_GONE && is_device(frontend))
@@ -290,6 +313,7 @@ static int serve_guest(struct serve *serve)
     status = supervise(serve);
     culvert_engine_drain(serve->engine, 2000);
     culvert_engine_stop(serve->engine);
+    tell_learnt(serve, &status);
     if (serve->config->verbose)
         report_counters(serve->engine);
     return status;
@@ -313,6 +337,7 @@ int cli_serve(int argc, char **argv)
         status = serve_guest(&serve);
     }
     culvert_engine_free(serve.engine);
+    summary_free(serve.summary);
     if (serve.pid_file_written)
         unlink(serve.config->pid_file);
     culvert_config_free(serve.config);

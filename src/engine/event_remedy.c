@@ -35,6 +35,7 @@ static const char *port_clause(const struct event *event, char text[16])
 static bool is_beyond_rules(const struct event *event)
 {
     return event->reason == COUNTER_policy_denied_dns_tls ||
+           event->reason == COUNTER_policy_denied_dns_elsewhere ||
            event->reason == COUNTER_policy_no_memory ||
            event->reason == COUNTER_dns_private_address;
 }

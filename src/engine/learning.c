@@ -175,6 +175,9 @@ int culvert_engine_write_learnt(struct culvert_engine *engine, struct culvert_er
         return path_error(error, "", -EBUSY);
     if (!engine->learn)
         return 0;
+    if (counter_value(&engine->counters, COUNTER_dns_udp_messages) > 0 ||
+        counter_value(&engine->counters, COUNTER_dns_tcp_messages) > 0)
+        learn_lookup(engine->learn);
     text = learn_document(engine->learn, engine->learn_wildcards, &rules);
     r = text ? replace_file(engine->learn_path, text) : -ENOMEM;
     return r < 0 ? path_error(error, engine->learn_path, r) : (int)rules;
