@@ -126,7 +126,7 @@ static void a_bad_value_is_reported_with_option_fault_and_mend(void **state)
 
 static void what_is_not_there_yet_says_so(void **state)
 {
-    static const char *const names[] = {"learn", "events", "tls-intercept", "rate-up"};
+    static const char *const names[] = {"control", "capture", "tls-intercept", "rate-up"};
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char word[64], message[128];

@@ -282,7 +282,7 @@ static void unknown_and_unavailable_options_say_so(void **state)
 {
     refused(state, "mtuu", "1500", "did you mean mtu?");
     refused(state, "zzzzzzzzzzzz", "1", "no such option");
-    refused(state, "learn", "x.json", "not available yet");
+    refused(state, "control", "x.sock", "not available yet");
     refused(state, "mtu", NULL, "576");
     assert_int_equal(culvert_config_set(*state, "mtu", "1", NULL), -EINVAL);
 }
@@ -301,6 +301,26 @@ static void an_endless_value_makes_a_bounded_message(void **state)
         assert_int_equal(culvert_config_set(*state, option->name, value, &error), -EINVAL);
         assert_true(strlen(error.message) > strlen(option->name));
     }
+}
+
+static void what_is_refused_is_watched_audited_and_learnt_from(void **state)
+{
+    set(state, "events", "/tmp/culvert-events");
+    refused(state, "events", "", "name a file");
+    set(state, "audit", "on");
+    refused(state, "audit", "maybe", "on or off");
+    set(state, "learn", "learnt.json");
+    refused(state, "learn", "", "name a file");
+    finish_refuses(state, "audit: contradicts learn");
+    set(state, "audit", "off");
+    set(state, "learn-wildcards", "on");
+    assert_int_equal(config_finish(*state, NULL), 0);
+}
+
+static void wildcards_without_learning_are_a_mistake(void **state)
+{
+    set(state, "learn-wildcards", "on");
+    finish_refuses(state, "give learn a file too");
 }
 
 int main(void)
@@ -324,6 +344,8 @@ int main(void)
         TEST(numbers_have_bounds),
         TEST(verbose_and_quiet_contradict_each_other),
         TEST(unknown_and_unavailable_options_say_so),
+        TEST(what_is_refused_is_watched_audited_and_learnt_from),
+        TEST(wildcards_without_learning_are_a_mistake),
         TEST(an_endless_value_makes_a_bounded_message),
     };
 
