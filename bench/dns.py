@@ -50,7 +50,7 @@ def dnsmasq_words(address, port, upstream_port):
     """A forwarder and nothing else, with its limits out of the way: a cache and a number of
     questions under way as large as culvert's."""
     return ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts",
-            "--user=root", "--pid-file=", f"--listen-address={address}", "--bind-interfaces",
+            "--user=", "--group=", "--pid-file=", f"--listen-address={address}", "--bind-interfaces",
             f"--port={port}", f"--server=127.0.0.1#{upstream_port}", "--cache-size=8192",
             "--dns-forward-max=1024"]
 

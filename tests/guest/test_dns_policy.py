@@ -141,7 +141,7 @@ def a_question_under(lab, rule):
         before = asked("www.ok.test")
         rcode, data, _ = dig(guest, "www.ok.test", "A")
         equal((rcode, data), ("NOERROR", ["93.184.216.80"]) if asked_outside else ("NXDOMAIN", []))
-        equal(asked("www.ok.test") - before, int(asked_outside))
+        equal(asked("www.ok.test") > before, asked_outside)
 
 
 @test
@@ -210,7 +210,7 @@ def names_of_private_addresses_stay_here(lab):
             equal(dig(guest, *words)[0], "NXDOMAIN", words[0])
             equal(asked(words[0]), 0)
         dig(guest, "-x", "93.184.216.80")
-        equal(asked("80.216.184.93.in-addr.arpa"), 1)
+        check(asked("80.216.184.93.in-addr.arpa") > 0, "the name of a public address")
 
 
 # ---- answers ----
