@@ -257,12 +257,14 @@ static void stop_engine(struct run *run)
 }
 
 /* An interactive shell inside takes the terminal's foreground, and cannot give it back to a group
- * it does not see. */
+ * it does not see. A foreground whose group has nobody left was inside; any other is somebody's
+ * since, and culvert a job in the background. */
 static void restore_terminal(pid_t group)
 {
+    pid_t now = tcgetpgrp(STDERR_FILENO);
     sigset_t ttou;
 
-    if (group < 0 || tcgetpgrp(STDERR_FILENO) == group)
+    if (group < 0 || now <= 1 || kill(-now, 0) == 0 || errno != ESRCH)
         return;
     sigemptyset(&ttou);
     sigaddset(&ttou, SIGTTOU);

@@ -265,6 +265,62 @@ def ctrl_c_reaches_the_command(caller):
     equal(status, 5)
 
 
+def on_shell_with_jobs(caller, script, shell):
+    """What `shell(culvert)`, a session's leader on a terminal, returns, the script being run in the
+    background."""
+    report, result = os.pipe()
+    pid, terminal = pty.fork()
+    if pid == 0:
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        culvert = os.fork()
+        if culvert == 0:
+            os.setpgid(0, 0)
+            caller.become()
+            os.chdir("/")
+            os.execve(caller.place + "/culvert", ["culvert", "run", "sh", "-c", script],
+                      {"PATH": PATH})
+        os.write(result, repr(shell(culvert)).encode())
+        os._exit(0)
+    os.close(result)
+    seen = os.read(report, 1000).decode()
+    os.close(report)
+    os.close(terminal)
+    os.waitpid(pid, 0)
+    return seen
+
+
+@test
+def a_job_in_the_background_leaves_the_foreground_alone(caller):
+    def shell(culvert):
+        job = os.fork()
+        if job == 0:
+            os.setpgid(0, 0)
+            time.sleep(10)
+            os._exit(0)
+        time.sleep(0.2)  # culvert has seen whose the terminal was
+        os.tcsetpgrp(0, job)
+        os.waitpid(culvert, 0)
+        seen = os.tcgetpgrp(0) == job
+        os.kill(job, signal.SIGKILL)
+        return seen
+
+    equal(on_shell_with_jobs(caller, "sleep 0.5", shell), "True")
+
+
+@test
+def a_shell_inside_gives_the_foreground_back(caller):
+    def shell(culvert):
+        os.setpgid(culvert, culvert)
+        os.tcsetpgrp(0, culvert)
+        status = os.waitstatus_to_exitcode(os.waitpid(culvert, 0)[1])
+        return status, os.tcgetpgrp(0) == culvert
+
+    # What a shell does first: a group of its own, in front.
+    equal(on_shell_with_jobs(caller, "sleep 0.2; exec python3 -c 'import os, signal; "
+                             "signal.signal(signal.SIGTTOU, signal.SIG_IGN); os.setpgid(0, 0); "
+                             "os.tcsetpgrp(2, os.getpgrp())'", shell), "(0, True)")
+
+
 @test
 def stdin_and_stdout_are_pipes_through(caller):
     data = "".join(f"line {i}\n" for i in range(50000))
