@@ -428,51 +428,47 @@ static const uint8_t *label_before(const struct dns_name *name, size_t behind)
     return label;
 }
 
-/* From the zone's two labels downwards as far as labels are an address's; what else there is does
- * not count. Returns how many are. */
-static size_t reverse_range_v4(const struct dns_name *name, struct ip_address *first,
-                               struct ip_address *last)
+static void set_bits(struct ip_address *address, size_t at, unsigned bits, unsigned value)
 {
-    const uint8_t *label;
-    size_t known = 0;
-    int value;
+    unsigned shift = 8 - bits - at % 8, mask = ((1u << bits) - 1) << shift;
+    uint8_t *byte = &address->bytes[at / 8];
 
-    *first = ip_address_v4(0);
-    *last = ip_address_v4(UINT32_MAX);
-    while (known < 4 && (label = label_before(name, 2 + known)) &&
-           (value = decimal_label(label)) >= 0) {
-        first->bytes[12 + known] = last->bytes[12 + known] = (uint8_t)value;
-        known++;
-    }
-    return known;
+    *byte = (uint8_t)((*byte & ~mask) | value << shift);
 }
 
-static size_t reverse_range_v6(const struct dns_name *name, struct ip_address *first,
-                               struct ip_address *last)
+/* From the zone's two labels downwards, as far as labels are an address's: each sets so many bits
+ * of both addresses, from bit `at` on. What else there is does not count. False: none is. */
+static bool narrow_range(const struct dns_name *name, size_t at, unsigned bits,
+                         int (*value_of)(const uint8_t *label), struct ip_address *first,
+                         struct ip_address *last)
 {
-    const uint8_t *label;
-    size_t known = 0;
-    int value;
+    const size_t start = at;
 
-    memset(first->bytes, 0, sizeof first->bytes);
-    memset(last->bytes, 0xff, sizeof last->bytes);
-    while (known < 32 && (label = label_before(name, 2 + known)) &&
-           (value = nibble_label(label)) >= 0) {
-        unsigned shift = known % 2 ? 0 : 4;
+    for (size_t behind = 2; at < 128; behind++, at += bits) {
+        const uint8_t *label = label_before(name, behind);
+        int value = label ? value_of(label) : -1;
 
-        first->bytes[known / 2] = (uint8_t)(first->bytes[known / 2] | value << shift);
-        last->bytes[known / 2] = (uint8_t)(last->bytes[known / 2] & ~((~value & 15) << shift));
-        known++;
+        if (value < 0)
+            break;
+        set_bits(first, at, bits, (unsigned)value);
+        set_bits(last, at, bits, (unsigned)value);
     }
-    return known;
+    return at > start;
 }
 
 bool dns_name_to_reverse_range(const struct dns_name *name, struct ip_address *ret_first,
                                struct ip_address *ret_last)
 {
-    if (dns_name_is_below(name, &REVERSE_V4))
-        return reverse_range_v4(name, ret_first, ret_last) > 0;
-    return dns_name_is_below(name, &REVERSE_V6) && reverse_range_v6(name, ret_first, ret_last) > 0;
+    if (dns_name_is_below(name, &REVERSE_V4)) {
+        *ret_first = ip_address_v4(0);
+        *ret_last = ip_address_v4(UINT32_MAX);
+        return narrow_range(name, 96, 8, decimal_label, ret_first, ret_last);
+    }
+    if (!dns_name_is_below(name, &REVERSE_V6))
+        return false;
+    memset(ret_first->bytes, 0, sizeof ret_first->bytes);
+    memset(ret_last->bytes, 0xff, sizeof ret_last->bytes);
+    return narrow_range(name, 0, 4, nibble_label, ret_first, ret_last);
 }
 
 /* ---- building ---- */

@@ -43,6 +43,16 @@ def good(query):
     return query.reply([address(GOOD)])
 
 
+def held():
+    """Answers that wait, and the event that releases them."""
+    release = threading.Event()
+
+    def answer(query):
+        release.wait(DEADLINE)
+        return good(query)
+    return answer, release
+
+
 def rcode_of(message):
     return message[3] & 15
 
@@ -93,11 +103,7 @@ def ids_ports_and_capitals_cannot_be_foreseen(lab):
 
 @test
 def equal_questions_under_way_are_asked_once(lab):
-    release = threading.Event()
-
-    def answer(query):
-        release.wait(DEADLINE)
-        return good(query)
+    answer, release = held()
     with NameServer(lab, SERVER, answer) as server, sandbox(lab) as guest:
         client = stub(guest)
         for i in range(100):
@@ -112,11 +118,7 @@ def equal_questions_under_way_are_asked_once(lab):
 
 @test
 def questions_beyond_the_bound_get_servfail_at_once_and_the_others_their_answer(lab):
-    release = threading.Event()
-
-    def answer(query):
-        release.wait(DEADLINE)
-        return good(query)
+    answer, release = held()
     with NameServer(lab, SERVER, answer), sandbox(lab) as guest:
         client = stub(guest)
         for i in range(1100):
