@@ -188,9 +188,11 @@ static void print_remark(void *ctx, const struct review_finding *finding)
 {
     struct check *check = ctx;
     const struct policy *policy = check->policy;
+    char shown[64];
 
     printf(check->remarks++ ? "  " : "\nRemarks:\n  ");
-    explain_rule(policy, finding->rule);
+    if (finding->kind != REVIEW_UNUSED_SET)
+        explain_rule(policy, finding->rule);
     switch (finding->kind) {
     case REVIEW_EXPIRED:
         printf(" has expired: take it out, or give it a later \"expires\"");
@@ -214,6 +216,15 @@ static void print_remark(void *ctx, const struct review_finding *finding)
         printf(" refuses names at addresses that are not public only: ");
         explain_rule(policy, finding->by);
         printf(" comes first; put it behind");
+        break;
+    case REVIEW_OVERTAKEN:
+        printf(" comes too late for some of its protocols or ports: ");
+        explain_rule(policy, finding->by);
+        printf(" allows them before; put this one first");
+        break;
+    case REVIEW_UNUSED_SET:
+        printf("no rule names the set \"%s\": write @%s in one, or take it out",
+               text_show(finding->text, strlen(finding->text), shown, sizeof shown), shown);
         break;
     case REVIEW_PRIVATE_SUFFIX:
         printf(": %s spans everybody's names at one service", finding->text);

@@ -14,7 +14,9 @@
 #include "policy/pins.h"
 #include "policy/suggest.h"
 
-#define WIDTH 26
+#define WIDTH        26
+#define DNS_PORT     53
+#define DNS_TLS_PORT 853
 
 struct flow {
     enum policy_direction direction;
@@ -52,9 +54,9 @@ static int parse_protocol(const char **text, struct flow *flow, char *message, s
         }
     }
     const char *near = suggest_word(word, words, 3);
-    return fault("\"%s\" is no protocol%s%s; write it as in 'tcp github.com:443'",
-                 text_show(word, strlen(word), shown, sizeof shown), near ? "; did you mean " : "",
-                 near ? near : "");
+    text_show(word, strlen(word), shown, sizeof shown);
+    return near ? fault("\"%s\" is no protocol; did you mean \"%s\"?", shown, near)
+                : fault("\"%s\" is no protocol; write it as in 'tcp github.com:443'", shown);
 }
 
 static bool parse_port(const char *text, uint16_t *ret)
@@ -194,6 +196,18 @@ static void explain_state(const struct policy *policy, const struct policy_world
     print_verdict(policy, what, &verdict);
 }
 
+/* Under rules by name, names come from the resolver here, whatever the rules say about port 53. */
+static bool explain_resolver(const struct flow *flow)
+{
+    if (flow->port == DNS_PORT)
+        printf("  %-*s answered by culvert's own resolver: each name is judged by itself\n", WIDTH,
+               "the flow is");
+    else if (flow->port == DNS_TLS_PORT)
+        printf("  %-*s denied: names must come from culvert's own resolver\n", WIDTH,
+               "the flow is");
+    return flow->port == DNS_PORT || flow->port == DNS_TLS_PORT;
+}
+
 static void explain_states(const struct policy *policy, const struct policy_world *world,
                            const struct policy_query *query, const struct flow *flow)
 {
@@ -205,6 +219,8 @@ static void explain_states(const struct policy *policy, const struct policy_worl
         explain_state(policy, world, query, POLICY_NAME_NAMELESS, NULL, "the flow is");
         return;
     }
+    if (explain_resolver(flow))
+        return;
     explain_state(policy, world, query, POLICY_NAME_PENDING, NULL, "when it begins");
     if (flow->by_name) {
         snprintf(what, sizeof what, "named %s", name_show(&flow->name, shown));

@@ -53,6 +53,22 @@ static bool services_cover(const struct rule *wide, const struct rule *narrow)
     return narrow->port_count > 0;
 }
 
+static bool ports_overlap(const struct rule *a, const struct rule *b)
+{
+    for (size_t i = 0; i < a->port_count; i++) {
+        for (size_t j = 0; j < b->port_count; j++) {
+            if (a->ports[i].low <= b->ports[j].high && b->ports[j].low <= a->ports[i].high)
+                return true;
+        }
+    }
+    return a->port_count == 0 || b->port_count == 0;
+}
+
+static bool services_overlap(const struct rule *a, const struct rule *b)
+{
+    return a->direction == b->direction && (a->protocols & b->protocols) && ports_overlap(a, b);
+}
+
 /* ---- targets ---- */
 
 static bool pattern_covers(const struct name_pattern *wide, const struct name_pattern *narrow)
@@ -170,6 +186,28 @@ static bool is_by_name(const struct rule *rule)
     return true;
 }
 
+/* A refusal that stands behind a wider allow of some of its services is an exception that came too
+ * late. (The other way round, a narrow rule before a wide one, is how exceptions are written.) */
+static bool is_overtaken(const struct review *review, const struct rule *rule,
+                         const struct rule *earlier)
+{
+    if (rule->action == POLICY_ALLOW || earlier->action != POLICY_ALLOW ||
+        !services_overlap(earlier, rule))
+        return false;
+    return (targets_cover(review, earlier, rule) && !targets_cover(review, rule, earlier)) ||
+           (is_by_name(rule) && allows_everything_public(earlier));
+}
+
+static void review_overtaken(const struct review *review, uint32_t number)
+{
+    for (uint32_t i = 0; i < number; i++) {
+        if (is_live(review, i) && is_overtaken(review, &review->rules[number], &review->rules[i])) {
+            report(review, REVIEW_OVERTAKEN, number, i, NULL);
+            return;
+        }
+    }
+}
+
 static void review_against_earlier(const struct review *review, uint32_t number)
 {
     const struct rule *rule = &review->rules[number];
@@ -193,6 +231,7 @@ static void review_against_earlier(const struct review *review, uint32_t number)
             return;
         }
     }
+    review_overtaken(review, number);
 }
 
 static void review_pattern(const struct review *review, uint32_t number,
@@ -261,6 +300,33 @@ static void review_lookups(const struct review *review)
     }
 }
 
+static bool names_set(const struct rule_target *targets, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (targets[i].kind == RULE_TARGET_SET && strcmp(targets[i].set, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void review_sets(const struct review *review)
+{
+    const struct target_sets *sets = &review->builder->document.sets;
+
+    for (size_t i = 0; i < sets->count; i++) {
+        const char *name = sets->list[i]->name;
+        bool used = false;
+
+        for (uint32_t j = 0; j < review->count && !used; j++) {
+            const struct rule *rule = &review->rules[j];
+            used = names_set(rule->targets, rule->target_count, name) ||
+                   names_set(rule->widening, rule->widening_count, name);
+        }
+        if (!used)
+            report(review, REVIEW_UNUSED_SET, 0, 0, name);
+    }
+}
+
 int policy_review(const struct policy_builder *builder, int64_t wall_clock,
                   void (*found)(void *ctx, const struct review_finding *finding), void *ctx)
 {
@@ -281,6 +347,7 @@ int policy_review(const struct policy_builder *builder, int64_t wall_clock,
         review_wildcards(&review, i);
     }
     review_lookups(&review);
+    review_sets(&review);
     free(rules);
     return 0;
 }

@@ -12,7 +12,10 @@ enum review_kind {
     REVIEW_EXPIRED,       /* the rule has expired */
     REVIEW_NEVER_DECIDES, /* rule `by` matches whatever this one matches, with the same action */
     REVIEW_CONTRADICTED,  /* the same, and `by` does the opposite */
-    REVIEW_TOO_LATE, /* a refusal by name behind an allow, `by`, that admits who bears the name */
+    REVIEW_TOO_LATE,   /* a refusal by name behind an allow, `by`, that admits who bears the name */
+    REVIEW_OVERTAKEN,  /* a refusal of less than an allow before it, `by`, which wins for some ports
+                          or  protocols */
+    REVIEW_UNUSED_SET, /* `text` is a set that no rule names; no rule has to do with it */
     REVIEW_PUBLIC_ALLOWED, /* a refusal by name behind an allow of everything public */
     REVIEW_PRIVATE_SUFFIX, /* `text` spans the customers of one service */
     REVIEW_LOOKUPS_OPEN,   /* an allow of a group lets every name be looked up, before rules by name

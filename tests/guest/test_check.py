@@ -110,6 +110,31 @@ def rules_that_never_decide_are_named(lab):
 
 
 @test
+def exceptions_that_come_too_late_for_some_ports_are_named(lab):
+    status, out, _ = culvert("check", write({"version": 1, "profile": "none", "sets": {
+        "code": ["*.github.com"], "spare": ["a.test"]}, "rules": [
+            "allow tcp to @code port 443,8000-8100", "deny tcp to api.github.com",
+            "deny udp to api.github.com", "allow tcp to any port 80", "deny to evil.example",
+            "deny tcp to any port 25"]}))
+    equal(status, 0)
+    says(out, "rule 2 (deny tcp to api.github.com) comes too late for some of its protocols or "
+         "ports: rule 1 ", "rule 5 (deny to evil.example) comes too late for some of its",
+         'no rule names the set "spare"')
+    check("rule 3 (deny udp to api.github.com) comes" not in out, out)  # another protocol
+    check("rule 6 (deny tcp to any port 25) comes" not in out, out)  # the rest behind exceptions
+
+
+@test
+def lookups_are_explained_as_answered_here(lab):
+    says(culvert("check", "--explain", "udp 8.8.8.8:53", write(ALLOW_LIST))[1],
+         "answered by culvert's own resolver")
+    says(culvert("check", "--explain", "tcp dns.example:853", write(ALLOW_LIST))[1],
+         "denied: names must come from culvert's own resolver")
+    seen = explained({"version": 1, "profile": "none"}, "udp 8.8.8.8:53")
+    says(seen["the flow is"], "denied: no rule matches")
+
+
+@test
 def the_limits_are_said_where_there_are_names(lab):
     says(culvert("check", write(ALLOW_LIST))[1], "domain fronting", "allow-list")
     check("Limits" not in culvert("check", write({"version": 1}))[1], "no names, no limits")
