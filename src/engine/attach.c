@@ -88,6 +88,10 @@ static int open_tap(const void *arg, char *message, size_t size)
                  "it may not be made or opened; run as root, have it made for you "
                  "(ip tuntap add mode tap vnet_hdr user NAME), or name a namespace "
                  "of your own with --netns");
+    else if (fd == -EINVAL)
+        snprintf(message, size,
+                 "it cannot be opened as a TAP: another kind of interface has the name, or no "
+                 "interface can have it; give one such as tap0");
     else if (fd == -EACCES)
         snprintf(message, size, "/dev/net/tun may not be opened; have its group or mode changed");
     else

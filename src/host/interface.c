@@ -204,10 +204,27 @@ static bool has_neighbours(const char *name)
     return found;
 }
 
+static bool is_loopback(const char *name)
+{
+    _cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct ifreq interface = {0};
+
+    snprintf(interface.ifr_name, sizeof interface.ifr_name, "%s", name);
+    return fd >= 0 && ioctl(fd, SIOCGIFFLAGS, &interface) == 0 &&
+           (interface.ifr_flags & IFF_LOOPBACK);
+}
+
 int interface_seal(const char *name, char *message, size_t size)
 {
-    int r = change_table(name, true);
+    int r;
 
+    if (is_loopback(name)) {
+        snprintf(message, size,
+                 "it is the machine's own loopback, which would be cut off; name "
+                 "the interface that leads to the guest");
+        return -EINVAL;
+    }
+    r = change_table(name, true);
     if (r == 0 || !has_neighbours(name))
         return 0;
     snprintf(message, size,

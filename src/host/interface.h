@@ -17,7 +17,7 @@ int interface_prepare(const char *name, uint32_t mtu, bool exactly, char *messag
 /* Keeps what comes in at the interface from the host's own stack, while packet sockets still see
  * it: a rule of nftables drops it behind them. Where there is no nftables it is enough if the
  * namespace has no other interface that is up, for then there is nowhere to go. Otherwise
- * -EOPNOTSUPP. */
+ * -EOPNOTSUPP; the loopback: -EINVAL. */
 int interface_seal(const char *name, char *message, size_t size);
 /* Takes the rule away. */
 int interface_unseal(const char *name, char *message, size_t size);

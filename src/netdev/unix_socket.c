@@ -103,6 +103,11 @@ static void remember(const struct sockaddr_un *address, struct unix_name *ret)
 
 static int explain_bind(int r, const char *path, char *message, size_t size)
 {
+    struct stat file;
+
+    if (r == -EADDRINUSE && lstat(path, &file) == 0 && !S_ISSOCK(file.st_mode))
+        return refuse(EADDRINUSE,
+                      "a file that is no socket is there; remove it or choose another path");
     if (r == -EADDRINUSE)
         return refuse(EADDRINUSE,
                       "something that lives is there already; end it or choose another path");

@@ -57,8 +57,11 @@ def bad_usage_is_one_line_and_status_2(lab):
 @test
 def what_cannot_be_served_is_one_line_and_status_1(lab):
     open(path("file"), "w").close()
-    refused(lab, 1, "lives is there already", "--stream", path("file"))
-    refused(lab, 1, "lives is there already", "--dgram", path("file"))
+    refused(lab, 1, "no socket is there; remove it", "--stream", path("file"))
+    refused(lab, 1, "no socket is there; remove it", "--dgram", path("file"))
+    refused(lab, 2, "own loopback, which would be cut off", "--interface", "lo")
+    refused(lab, 2, "another kind of interface has the name", "--tap", "lo")
+    refused(lab, 2, "no interface can have it", "--tap", "a/b")
     os.unlink(path("file"))
     refused(lab, 1, "directory does not exist", "--stream", path("no/where"))
     refused(lab, 1, "shorter", "--stream", "/tmp/" + 120 * "x")
