@@ -84,20 +84,25 @@ void stops_promptly(struct guest *guest)
 
 /* ---- frames ---- */
 
-static struct culvert_frame *ethernet(const uint8_t to[6], uint16_t type)
+static void write_ethernet(struct culvert_frame *frame, const uint8_t to[6], uint16_t type)
 {
-    struct culvert_frame *frame = culvert_frame_new(256);
-
-    assert_non_null(frame);
     memcpy(frame->data, to, 6);
     memcpy(frame->data + 6, GUEST_MAC, 6);
     frame->data[12] = (uint8_t)(type >> 8);
     frame->data[13] = (uint8_t)type;
     frame->len = 14;
+}
+
+static struct culvert_frame *ethernet(const uint8_t to[6], uint16_t type)
+{
+    struct culvert_frame *frame = culvert_frame_new(256);
+
+    assert_non_null(frame);
+    write_ethernet(frame, to, type);
     return frame;
 }
 
-static bool guest_send(struct guest *guest, struct culvert_frame *frame)
+bool guest_send(struct guest *guest, struct culvert_frame *frame)
 {
     if (!culvert_ring_push(&guest->state->tx_ring, frame)) {
         culvert_frame_unref(frame);
@@ -142,25 +147,46 @@ static unsigned internet_checksum(const uint8_t *data, size_t len)
     return (unsigned)(~sum & 0xffff);
 }
 
+/* The IPv4 header of a packet to the gateway, and the ports behind it. */
+static void write_ip(const struct guest *guest, uint8_t *ip, uint8_t protocol, uint16_t len,
+                     uint16_t from, uint16_t to)
+{
+    unsigned sum;
+
+    memset(ip, 0, 20);
+    ip[0] = 0x45;
+    ip[2] = (uint8_t)(len >> 8);
+    ip[3] = (uint8_t)len;
+    ip[8] = 64;
+    ip[9] = protocol;
+    memcpy(ip + 12, (uint8_t[]){10, guest->subnet, 2, 100, 10, guest->subnet, 2, 2}, 8);
+    sum = internet_checksum(ip, 20);
+    ip[10] = (uint8_t)(sum >> 8);
+    ip[11] = (uint8_t)sum;
+    memcpy(ip + 20,
+           (uint8_t[]){(uint8_t)(from >> 8), (uint8_t)from, (uint8_t)(to >> 8), (uint8_t)to}, 4);
+}
+
+void write_udp_headers(const struct guest *guest, struct culvert_frame *frame, uint16_t from,
+                       uint16_t to, uint16_t len)
+{
+    write_ethernet(frame, GATEWAY_MAC, 0x0800);
+    write_ip(guest, frame->data + 14, IPPROTO_UDP, (uint16_t)(20 + len), from, to);
+    memcpy(frame->data + 38, (uint8_t[]){(uint8_t)(len >> 8), (uint8_t)len, 0, 0}, 4);
+    frame->len = 42;
+    frame->offload = (struct culvert_offload){
+        .flags = CULVERT_OFFLOAD_NEEDS_CSUM, .csum_start = 34, .csum_offset = 6};
+}
+
 /* A segment to the gateway, which stands for this host's loopback. */
 void send_segment(struct guest *guest, uint16_t from, uint16_t to, uint8_t flags, uint32_t seq,
                   uint32_t ack)
 {
     struct culvert_frame *frame = ethernet(GATEWAY_MAC, 0x0800);
-    uint8_t *ip = frame->data + 14, *tcp = ip + 20;
-    unsigned sum;
+    uint8_t *tcp = frame->data + 34;
 
-    memset(ip, 0, 40);
-    ip[0] = 0x45;
-    ip[3] = 40;
-    ip[8] = 64;
-    ip[9] = IPPROTO_TCP;
-    memcpy(ip + 12, (uint8_t[]){10, guest->subnet, 2, 100, 10, guest->subnet, 2, 2}, 8);
-    sum = internet_checksum(ip, 20);
-    ip[10] = (uint8_t)(sum >> 8);
-    ip[11] = (uint8_t)sum;
-    memcpy(tcp, (uint8_t[]){(uint8_t)(from >> 8), (uint8_t)from, (uint8_t)(to >> 8), (uint8_t)to},
-           4);
+    memset(tcp, 0, 20);
+    write_ip(guest, frame->data + 14, IPPROTO_TCP, 40, from, to);
     memcpy(tcp + 4, &(uint32_t){htonl(seq)}, 4);
     memcpy(tcp + 8, &(uint32_t){htonl(ack)}, 4);
     tcp[12] = 0x50;

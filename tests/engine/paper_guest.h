@@ -30,11 +30,17 @@ void guest_plug(struct guest *guest);
 void guest_start(struct guest *guest, uint8_t subnet, const char *publish);
 void stops_promptly(struct guest *guest);
 
+/* False: the ring is full, the frame is gone. */
+bool guest_send(struct guest *guest, struct culvert_frame *frame);
 bool ask_for_gateway(struct guest *guest);
 void gateway_answers(struct guest *guest);
 /* A segment to the gateway, which stands for this host's loopback. */
 void send_segment(struct guest *guest, uint16_t from, uint16_t to, uint8_t flags, uint32_t seq,
                   uint32_t ack);
+/* Into an empty frame of 42 bytes: of a datagram to the gateway, `len` bytes from its UDP header
+ * on, whose checksum is left undone. */
+void write_udp_headers(const struct guest *guest, struct culvert_frame *frame, uint16_t from,
+                       uint16_t to, uint16_t len);
 /* The next frame for the guest that has this type; others are passed over. */
 struct culvert_frame *await_frame(struct guest *guest, uint16_t type);
 

@@ -93,7 +93,8 @@ class Outside:
 
     def _start(self, words, environment=None):
         with self.lab.internet:
-            return subprocess.Popen(words, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            return subprocess.Popen(words, env={**os.environ, **(environment or {})},
+                                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                     stderr=subprocess.PIPE)
 
     def _start_dnsmasq(self):

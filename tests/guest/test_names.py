@@ -18,6 +18,7 @@ import threading
 import time
 
 import quic
+from frames import ACK, PSH, RST, SYN, RawTcp
 from lab import (CULVERT, DEADLINE, GATEWAY4, GUEST4, INTERNET4, SANITIZED, SLOWNESS, Network, Skip,
                  check, equal, fails_with, for_each, main, receive_all, receive_exactly, test)
 from outside import API4, CORP4, MANY4, NOTOK4, WWW4, WWW6, Outside, client_hello, curl, dig
@@ -420,6 +421,27 @@ def a_late_refusal_resets_the_server_too(lab):
             is_refused(connection)
             with server:
                 fails_with(errno.ECONNRESET, server.recv, 1)
+
+
+@test
+def a_hello_may_come_with_the_last_of_the_handshake(lab):
+    _, guest = sandbox(lab)
+    with guest:
+        resolve(guest, "www.ok.test")
+        for name, expected in (("www.ok.test", b"\x16\3\3"), ("shared.denied.test", None)):
+            raw = RawTcp(guest, WWW4, 443)
+            raw.send(SYN, ack=0)
+            raw.seq += 1
+            raw.ack = raw.receive()[1] + 1
+            raw.send(ACK | PSH, client_hello(name))
+            segment = raw.receive()
+            while segment and not segment[0] & RST and not segment[4]:
+                segment = raw.receive()
+            if expected:
+                equal(segment[4][:3], expected)
+            else:
+                check(segment[0] & RST, "it is refused")
+            raw.send(RST | ACK)
 
 
 @test
