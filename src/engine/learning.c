@@ -171,10 +171,14 @@ int culvert_engine_write_learnt(struct culvert_engine *engine, struct culvert_er
     size_t rules = 0;
     int r;
 
-    if (engine->running)
-        return path_error(error, "", -EBUSY);
     if (!engine->learn)
         return 0;
+    if (engine->running) {
+        if (error)
+            snprintf(error->message, sizeof error->message,
+                     "learn: the engine is running; stop it first");
+        return -EBUSY;
+    }
     if (counter_value(&engine->counters, COUNTER_dns_udp_messages) > 0 ||
         counter_value(&engine->counters, COUNTER_dns_tcp_messages) > 0)
         learn_lookup(engine->learn);

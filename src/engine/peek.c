@@ -16,9 +16,8 @@
 #include <stdlib.h>
 
 #include "engine/internal.h"
+#include "engine/name_reader.h"
 #include "policy/names.h"
-#include "wire/http_request.h"
-#include "wire/tls_hello.h"
 
 #define PEEK_PATIENCE (10 * SECOND_NS)
 
@@ -28,9 +27,7 @@ struct peek {
     struct flow_key key;
     struct tcp_upstream_ref inner;
     struct timer timer; /* from the first byte on, or the end of a flow refused in shut_write */
-    bool not_tls;
-    struct tls_hello tls;
-    struct http_request http;
+    struct name_reader reader;
 };
 
 static struct peek *peek_of(uint64_t token)
@@ -55,23 +52,6 @@ static void step_aside(struct peek *peek)
 
 /* ---- the name
  * ---------------------------------------------------------------------------------------- */
-
-static enum flow_name_result read_name(struct peek *peek, const struct iovec *iov, int n,
-                                       const struct flow_name **ret_name)
-{
-    enum flow_name_result result = FLOW_NAME_NOT_THIS_PROTOCOL;
-
-    if (!peek->not_tls) {
-        result = tls_hello_parse(&peek->tls, iov, (size_t)n);
-        *ret_name = &peek->tls.name;
-    }
-    if (result == FLOW_NAME_NOT_THIS_PROTOCOL) {
-        peek->not_tls = true;
-        result = http_request_parse(&peek->http, iov, (size_t)n);
-        *ret_name = &peek->http.name;
-    }
-    return result;
-}
 
 static bool judge_state(struct peek *peek, enum policy_name_state state,
                         const struct dns_name *name)
@@ -142,7 +122,7 @@ static ssize_t peek_write(void *ctx, uint64_t token, const struct iovec *iov, in
     struct peek *peek = peek_of(token);
     const struct tcp_upstream_ref inner = peek->inner;
     const struct flow_name *name = NULL;
-    enum flow_name_result result = read_name(peek, iov, n, &name);
+    enum flow_name_result result = name_reader_read(&peek->reader, iov, (size_t)n, &name);
 
     (void)ctx;
     if (result == FLOW_NAME_NEED_MORE) {

@@ -14,18 +14,15 @@
 
 #include "engine/internal.h"
 #include "engine/learning.h"
+#include "engine/name_reader.h"
 #include "policy/names.h"
-#include "wire/http_request.h"
-#include "wire/tls_hello.h"
 
 struct watch {
     struct culvert_engine *engine;
     struct flow_handle flow;
     struct flow_key key;
     struct tcp_upstream_ref inner;
-    bool not_tls;
-    struct tls_hello tls;
-    struct http_request http;
+    struct name_reader reader;
     size_t len, capacity;
     uint8_t *bytes; /* the first of the flow's, as far as they were taken */
 };
@@ -62,30 +59,14 @@ static void write_down(const struct watch *watch, enum policy_name_state state,
     learn_subject(watch->engine, &subject);
 }
 
-static enum flow_name_result read_name(struct watch *watch, const struct flow_name **ret_name)
-{
-    const struct iovec iov = {.iov_base = watch->bytes, .iov_len = watch->len};
-    enum flow_name_result result = FLOW_NAME_NOT_THIS_PROTOCOL;
-
-    if (!watch->not_tls) {
-        result = tls_hello_parse(&watch->tls, &iov, 1);
-        *ret_name = &watch->tls.name;
-    }
-    if (result == FLOW_NAME_NOT_THIS_PROTOCOL) {
-        watch->not_tls = true;
-        result = http_request_parse(&watch->http, &iov, 1);
-        *ret_name = &watch->http.name;
-    }
-    return result;
-}
-
 /* True: all is known that will be, and was written down. */
 static bool look(struct watch *watch)
 {
+    const struct iovec iov = {.iov_base = watch->bytes, .iov_len = watch->len};
     const struct flow_name *text = NULL;
     struct dns_name name;
 
-    switch (read_name(watch, &text)) {
+    switch (name_reader_read(&watch->reader, &iov, 1, &text)) {
     case FLOW_NAME_NEED_MORE:
         return false;
     case FLOW_NAME_NOT_THIS_PROTOCOL:
