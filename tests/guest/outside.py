@@ -30,7 +30,8 @@ MANY4 = ("93.184.216.84", "93.184.216.85")
 
 HOSTS = {
     "www.ok.test": (WWW4, WWW6), "shared.denied.test": (WWW4, WWW6),
-    "front.other.test": (WWW4, WWW6), "api.ok.test": (API4, API6), "six.ok.test": (API6,), "deep.api.ok.test": (DEEP4,),
+    "front.other.test": (WWW4, WWW6), "api.ok.test": (API4, API6), "six.ok.test": (API6,),
+    "deep.api.ok.test": (DEEP4,),
     "notok.test": (NOTOK4,), "git.corp.test": (CORP4,), "inside.ok.test": ("192.168.7.7",),
 }
 ALIASES = {"alias.ok.test": "www.ok.test", "led.ok.test": "shared.denied.test"}

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A QUIC client's Initials, byte by byte (RFC 9000, 9001, 9369), for what no real client would send.
-Ciphers are libcrypto's."""
+"""A QUIC client's Initials, byte by byte (RFC 9000, 9001, 9369), for what no real client would
+send. Ciphers are libcrypto's."""
 
 import ctypes
 import ctypes.util

@@ -14,12 +14,13 @@ import struct
 import subprocess
 import time
 
-from lab import (DEADLINE, INTERNET4, SANITIZED, SLOWNESS, Skip, check, equal, fails_with, for_each, main,
-                 test, wait_until)
+from lab import (DEADLINE, INTERNET4, SANITIZED, SLOWNESS, Skip, check, equal, fails_with, for_each,
+                 main, test, wait_until)
 from outside import API4, API6, WWW4, WWW6, Outside, dig
 from quic import V1, V2, Client, crypto_frame, hello
 
-RULES = ("deny to *.denied.test", "allow udp to *.ok.test", "allow udp to front.other.test port 443")
+RULES = ("deny to *.denied.test", "allow udp to *.ok.test",
+         "allow udp to front.other.test port 443")
 PROHIBITED = (errno.EHOSTUNREACH, errno.EACCES)  # as Linux reports code 13, and ICMPv6's code 1
 
 _cache = {}
@@ -101,8 +102,8 @@ def start_server(lab, address, *options):
                                    outside.folder + "/key", outside.ca],
                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                   stderr=subprocess.DEVNULL)
-    wait_until(lambda: f"{address}:443" in lab.internet.call("ss", "-Hlun").replace("[", "").replace(
-        "]", ""), "gtlsserver")
+    host = f"[{address}]" if ":" in address else address
+    wait_until(lambda: f" {host}:443 " in lab.internet.call("ss", "-Hlun"), "gtlsserver")
     return server
 
 
@@ -360,7 +361,8 @@ def what_bears_no_name_passes_by_the_pin_on_other_ports(lab):
     _, guest = sandbox(lab)
     with guest:
         with Wire(lab, guest, port=3478) as wire:
-            for datagram in (b"\0\1 STUN", b"\x80\x60 RTP", b"\xc0\1\2\3\4 not QUIC", b"", b"x" * 1400):
+            for datagram in (b"\0\1 STUN", b"\x80\x60 RTP", b"\xc0\1\2\3\4 not QUIC", b"",
+                             b"x" * 1400):
                 wire.send(datagram)
                 wire.arrives(datagram)
             wire.answers()
@@ -474,6 +476,21 @@ def many_flows_with_names_share_a_bounded_memory(lab):
         wire.send(*datagrams)
         while wire.server.recv(65536) != datagrams[-1]:
             pass
+
+
+@test
+def an_audit_lets_pass_what_would_be_refused(lab):
+    _, guest = sandbox(lab, "--audit", rules=("deny to *.denied.test", "allow udp to *.ok.test"))
+    with guest, Wire(lab, guest) as wire:
+        datagrams = Client(b"first id").hello("shared.denied.test", extra=1500, pieces=2)
+        wire.send(*datagrams)
+        wire.arrives(*datagrams)
+        wire.answers()
+        half = Client(b"second id").hello("www.ok.test", extra=1500, pieces=2)[0]
+        wire.send(half)
+        wire.nothing_arrives()
+        wire.arrives(half)  # late
+        equal(guest.counters()["policy_would_deny"], 2)
 
 
 # ---- another policy ----
