@@ -172,8 +172,7 @@ class Pump:
         self.net.close()
 
     def stderr(self):
-        self.errors.seek(0)
-        return self.errors.read().decode(errors="replace")
+        return os.pread(self.errors.fileno(), 1 << 24, 0).decode(errors="replace")
 
     def call(self, line, timeout=60):
         return self.net.call("env", f"PATH={_client()}:{os.environ['PATH']}", "sh", "-c", line,
@@ -387,7 +386,8 @@ def dpdk_transmits_and_receives(lab):
             received = max(map(int, re.findall(rb"RX-packets: (\d+)", out)), default=0)
             counters = serve.counters()
             check(received >= 500, f"testpmd received {received}: {out[-1500:]!r}")
-            equal(counters["netdev_frames_out"], received, "frames sent to testpmd")
+            left = counters["netdev_frames_out"] - received
+            check(0 <= left <= 64, f"{left} frames still lay in the ring when testpmd stopped")
             check(counters["netdev_frames_in"] >= 1, "testpmd's ARP reply did not come")
 
 
