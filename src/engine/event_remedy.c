@@ -2,7 +2,6 @@
 /* What to write, to have allowed what was refused: the narrowest rule that would do. */
 #include <netinet/in.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "engine/event_text.h"
 #include "engine/flow_naming.h"
@@ -47,7 +46,7 @@ static void write_address(const struct event *event, const struct policy_world *
     const struct ip_address *remote = &event->key.remote;
 
     if (ip_address_equal(remote, &world->gateway4) || ip_address_equal(remote, &world->gateway6))
-        strcpy(text, "host");
+        snprintf(text, IP_ADDRESS_TEXT_MAX, "host");
     else
         ip_address_format(remote, text);
 }

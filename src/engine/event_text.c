@@ -42,9 +42,11 @@ static const char *show(const char *from, char *text, size_t size)
 {
     if (!from)
         return NULL;
-    if (strlen(from) < size && is_showable(from))
-        return strcpy(text, from);
-    return text_show(from, strlen(from), text, size);
+    size_t len = strlen(from);
+
+    if (len >= size || !is_showable(from))
+        return text_show(from, len, text, size);
+    return memcpy(text, from, len + 1);
 }
 
 static void describe_rule(const struct event *event, const struct policy *policy,

@@ -128,7 +128,8 @@ static bool write_target(const struct writing *w, const struct learnt *learnt,
     wildcard = wildcard_of(w, learnt);
     if (!wildcard)
         return rule_name_write(&learnt->name, target);
-    memcpy(target, "*.", 2);
+    target[0] = '*';
+    target[1] = '.';
     return rule_name_write(&wildcard->name, target + 2);
 }
 

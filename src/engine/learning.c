@@ -137,7 +137,7 @@ static int try_file(const char *path)
     if (fd < 0)
         return fd;
     close_fd(fd);
-    return unlink(name) < 0 ? -errno : 0;
+    return name && unlink(name) == 0 ? 0 : -errno;
 }
 
 int learning_begin(struct culvert_engine *engine, const struct culvert_config *config,
