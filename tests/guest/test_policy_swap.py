@@ -495,6 +495,44 @@ def with_quiet_only_faults_are_told(lab):
         check("stays" in reload(guest), "a fault")
 
 
+# ---- events ----
+
+
+def events_of(path):
+    with open(path) as file:
+        return [json.loads(line) for line in file.read().splitlines()]
+
+
+@test
+def a_replacement_and_what_it_ends_are_told(lab):
+    policy, path = Policy("allow tcp to public"), f"{PLACE}/events"
+    listener = lab.internet.listen(INTERNET4)
+    port = listener.getsockname()[1]
+    with guest_under(lab, policy, "--events", path) as guest, \
+            Pair(listener, guest.connect, INTERNET4, port) as pair:
+        policy.write({"rule": "deny to public", "id": "lockdown"})
+        reload(guest)
+        is_reset(pair.guest)
+        replaced, denied = wait_until(lambda: len(events_of(path)) == 2 and events_of(path),
+                                      "two events")
+        equal((replaced["event"], replaced["generation"]), ("policy_replaced", 2))
+        equal((denied["event"], denied["generation"]), ("denied", 2))
+        check("lockdown" in json.dumps(denied) and str(port) in json.dumps(denied), denied)
+
+
+@test
+def an_audit_resets_nothing(lab):
+    policy = Policy("allow tcp to public")
+    listener = lab.internet.listen(INTERNET4)
+    port = listener.getsockname()[1]
+    with guest_under(lab, policy, "--audit") as guest, \
+            Pair(listener, guest.connect, INTERNET4, port) as pair:
+        policy.write("deny to public")
+        equal(in_force(reload(guest))[2], 0)
+        is_alive(pair)
+        equal(guest.counters()["policy_would_deny"], 1)
+
+
 # ---- a service ----
 
 
