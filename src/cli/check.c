@@ -246,6 +246,7 @@ static void print_limits(const struct check *check)
         "  TLS hides the request: a server that an allowed name shares with another may be asked\n"
         "  for the other within the connection (domain fronting, coalesced HTTP/2), as it may by\n"
         "  a hello encrypted under an allowed outer name. Interception closes this.\n"
+        "  A connection of plaintext HTTP is judged by its first request.\n"
         "  A flow that bears no name is not bound by a deny of a name whose address the guest\n"
         "  learnt elsewhere: an allow-list is the right tool.\n");
 }
