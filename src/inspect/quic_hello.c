@@ -95,7 +95,8 @@ static void close_reading(struct quic_hello *h)
 {
     uint8_t *said;
 
-    if (!h->reading || !is_decided(h->result) || h->message == 0 || has_bytes_from(&h->reading->crypto, h->message))
+    if (!h->reading || !is_decided(h->result) || h->message == 0 ||
+        has_bytes_from(&h->reading->crypto, h->message))
         return;
     if (h->said_len != h->message) {
         said = realloc(h->said, h->message);
