@@ -352,6 +352,8 @@ def idle_means_idle(lab):
 
 # ---- DPDK's driver ----
 
+RING = 256  # descriptors, testpmd's default
+
 
 @test
 def dpdk_transmits_and_receives(lab):
@@ -378,16 +380,21 @@ def dpdk_transmits_and_receives(lab):
                 env={**os.environ, **environment})
             wait_until(lambda: serve.counters().get("netdev_guests"), "testpmd")
             time.sleep(1)
-            for _ in range(600):  # more than a ring holds
-                sender.sendto(b"x" * 1000, ("127.0.0.1", port))
-                time.sleep(0.001)
+
+            def sent():
+                for _ in range(50):
+                    sender.sendto(b"x" * 1000, ("127.0.0.1", port))
+                    time.sleep(0.001)
+                return serve.counters().get("netdev_frames_out", 0) > 2 * RING + 100
+
+            wait_until(sent, "testpmd to take more than a ring holds", seconds=30 * SLOWNESS)
             time.sleep(0.5)
             out, _ = testpmd.communicate(b"stop\nquit\n", 30)
             received = max(map(int, re.findall(rb"RX-packets: (\d+)", out)), default=0)
             counters = serve.counters()
-            check(received >= 500, f"testpmd received {received}: {out[-1500:]!r}")
+            check(received > RING, f"testpmd received {received}: {out[-1500:]!r}")
             left = counters["netdev_frames_out"] - received
-            check(0 <= left <= 64, f"{left} frames still lay in the ring when testpmd stopped")
+            check(0 <= left <= RING, f"{left} frames were lost on the way to testpmd")
             check(counters["netdev_frames_in"] >= 1, "testpmd's ARP reply did not come")
 
 
