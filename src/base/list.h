@@ -51,6 +51,12 @@ static inline void list_remove(struct list *link)
     list_init(link);
 }
 
+/* Exactly one is on the list. */
+static inline bool list_single(const struct list *list)
+{
+    return !list_empty(list) && list->next == list->prev;
+}
+
 /* NULL when the list is empty. */
 static inline struct list *list_first(const struct list *list)
 {

@@ -40,6 +40,7 @@
 #include "relay/internal.h"
 
 #define QUANTUM          (128u * 1024)  /* bytes a flow may read in its turn */
+#define QUANTUM_ALONE    (512u * 1024)  /* the same, when nobody waits for it */
 #define RUN_BYTES        (1024u * 1024) /* bytes all flows may read in one relay_run() */
 #define RESET_GRACE      (200 * MS_NS)
 #define RETRY_DELAY      (10 * MS_NS) /* after ENOMEM and its kin */
@@ -669,11 +670,11 @@ static bool flow_read(struct flow *flow, size_t *left)
 }
 
 /* Bytes of the run that the turn used. */
-static size_t flow_turn(struct flow *flow)
+static size_t flow_turn(struct flow *flow, size_t quantum)
 {
     struct relay *relay = flow->relay;
     const uint64_t token = flow_token(flow);
-    size_t left = QUANTUM;
+    size_t left = quantum;
 
     if (flow->flags & FLOW_EOF_SENT) {
         if (flow->flags & FLOW_RESET)
@@ -689,7 +690,7 @@ static size_t flow_turn(struct flow *flow)
     if (left == 0 && (flow = flow_of(relay, token)) && flow->state == FLOW_OPEN &&
         (flow->flags & FLOW_READABLE))
         flow_schedule(flow);
-    return QUANTUM - left;
+    return quantum - left;
 }
 
 bool relay_tcp_run(struct relay *relay)
@@ -700,8 +701,10 @@ bool relay_tcp_run(struct relay *relay)
 
     list_init(&turn);
     list_splice_back(&turn, &relay->ready_flows);
+    const size_t quantum = list_single(&turn) ? QUANTUM_ALONE : QUANTUM;
+
     while (bytes < RUN_BYTES && (link = list_pop_front(&turn)))
-        bytes += flow_turn(list_entry(link, struct flow, link));
+        bytes += flow_turn(list_entry(link, struct flow, link), quantum);
 
     /* Those who had no turn go first next time. */
     list_splice_back(&turn, &relay->ready_flows);

@@ -185,7 +185,7 @@ bool tcp_key_in_use(struct stack *stack, const struct flow_key *key);
 /* Room for bytes from the host: fills iov (TCP_RESERVE_IOV entries at most) and returns their
  * number; 0: the guest's window or the budget is full, wait for resume(). Must be followed by
  * tcp_rx_commit() before any other reserve. */
-#define TCP_RESERVE_IOV 2
+#define TCP_RESERVE_IOV 5
 int tcp_rx_reserve(struct stack *stack, struct flow_handle flow, struct iovec *iov);
 /* `n` bytes were stored (0 allowed: nothing was there) and are sent when the batch ends, or much
  * has come. */

@@ -23,10 +23,11 @@
  * upstream does not take stays queued, and the window we offer shrinks by it: nothing that was
  * acknowledged is ever dropped.
  *
- * Bytes from the host land in a 64 KiB buffer shared by all flows (`landing`) and are sent when the
- * batch ends or 128 KiB have come: frames that follow each other closely wake the guest's reader
- * once. They are read only when the guest's window has room for them, so there
- * is no second queue and the host kernel's buffer pushes back on the peer. */
+ * Bytes from the host land in 64 KiB buffers shared by all flows (`landing`), as many as four
+ * frames need at a time, and are sent when the batch ends or 512 KiB have come: frames that follow
+ * each other closely wake the guest's reader once. They are read only when the guest's window has
+ * room for them, so there is no second queue and the host kernel's buffer pushes back on the peer.
+ */
 
 #include "stack/tcp_internal.h"
 
@@ -79,7 +80,8 @@ struct tcp *tcp_free(struct tcp *tcp)
         return NULL;
     flow_visit(tcp, flow_end, NULL);
     culvert_buffer_unref(tcp->landing);
-    culvert_buffer_unref(tcp->landing_next);
+    for (size_t i = 0; i < TCP_LANDING_MORE; i++)
+        culvert_buffer_unref(tcp->landing_next[i]);
     pool_free(tcp->small);
     pool_free(tcp->large);
     for (size_t i = 0; i < tcp->chunk_slab_count; i++)
@@ -322,22 +324,52 @@ void tcp_maybe_resume(struct tcp *tcp, struct tcp_flow *flow)
     flow->upstream->resume(flow->upstream_ctx, flow->token);
 }
 
+/* Done with what is left of the buffer: the next one is where bytes go. */
+static void landing_shift(struct tcp *tcp)
+{
+    culvert_buffer_unref(tcp->landing);
+    tcp->landing = tcp->landing_next[0] ? tcp->landing_next[0] : pool_take_buffer(tcp->large);
+    tcp->landing_used = 0;
+    memmove(tcp->landing_next, tcp->landing_next + 1, sizeof tcp->landing_next - sizeof(void *));
+    tcp->landing_next[TCP_LANDING_MORE - 1] = NULL;
+}
+
 static bool landing_ready(struct tcp *tcp, size_t want)
 {
-    if (tcp->landing && tcp->landing->capacity - tcp->landing_used < LANDING_MIN &&
-        tcp->landing->capacity - tcp->landing_used < want) {
-        tcp->landing = culvert_buffer_unref(tcp->landing);
+    size_t room = tcp->landing ? tcp->landing->capacity - tcp->landing_used : 0;
+
+    if (room < LANDING_MIN && room < want) {
+        landing_shift(tcp);
+        if (!tcp->landing)
+            return false;
+        room = tcp->landing->capacity;
     }
-    if (!tcp->landing) {
-        tcp->landing = tcp->landing_next ? tcp->landing_next : pool_take_buffer(tcp->large);
-        tcp->landing_next = NULL;
-        tcp->landing_used = 0;
+    for (size_t i = 0; i < TCP_LANDING_MORE && room < want; i++) {
+        if (!tcp->landing_next[i])
+            tcp->landing_next[i] = pool_take_buffer(tcp->large);
+        if (!tcp->landing_next[i])
+            break;
+        room += tcp->landing_next[i]->capacity;
     }
-    if (!tcp->landing)
-        return false;
-    if (tcp->landing->capacity - tcp->landing_used < want && !tcp->landing_next)
-        tcp->landing_next = pool_take_buffer(tcp->large);
     return tcp_chunks_ensure(tcp, CHUNKS_A_COMMIT);
+}
+
+/* [0, want) of the room, as far as there are buffers. */
+static int landing_iov(const struct tcp *tcp, size_t want, struct iovec *iov)
+{
+    struct culvert_buffer *buffer = tcp->landing;
+    size_t skip = tcp->landing_used;
+    int n = 0;
+
+    while (want > 0 && buffer) {
+        size_t len = buffer->capacity - skip < want ? buffer->capacity - skip : want;
+
+        iov[n++] = (struct iovec){buffer->data + skip, len};
+        want -= len;
+        skip = 0;
+        buffer = n <= TCP_LANDING_MORE ? tcp->landing_next[n - 1] : NULL;
+    }
+    return n;
 }
 
 int tcp_rx_reserve(struct stack *stack, struct flow_handle handle, struct iovec *iov)
@@ -354,7 +386,7 @@ int tcp_rx_reserve(struct stack *stack, struct flow_handle handle, struct iovec 
             tcp_timer_retransmit(tcp, flow, false); /* the window may be shut: persist */
         return 0;
     }
-    uint32_t most = tcp_frame_payload_max(tcp, flow);
+    uint32_t most = TCP_RESERVE_FRAMES * tcp_frame_payload_max(tcp, flow);
     if (want > most)
         want = most;
     if (!landing_ready(tcp, want)) {
@@ -363,15 +395,7 @@ int tcp_rx_reserve(struct stack *stack, struct flow_handle handle, struct iovec 
         tcp_flow_wait_for_memory(tcp, flow);
         return 0;
     }
-    size_t first = tcp->landing->capacity - tcp->landing_used;
-    if (first > want)
-        first = want;
-    iov[0] = (struct iovec){tcp->landing->data + tcp->landing_used, first};
-    tcp->reserved_first = first;
-    if (first == want || !tcp->landing_next)
-        return 1;
-    iov[1] = (struct iovec){tcp->landing_next->data, want - first};
-    return 2;
+    return landing_iov(tcp, want, iov);
 }
 
 /* Puts what landed at [base, base + len) of `buffer` behind `unacked`. Small pieces are copied, so
@@ -406,22 +430,17 @@ void tcp_rx_commit(struct stack *stack, struct flow_handle handle, size_t n)
 
     if (!flow || n == 0)
         return;
-    size_t first = n < tcp->reserved_first ? n : tcp->reserved_first;
-    uint8_t *base = tcp->landing->data + tcp->landing_used;
+    for (;;) {
+        size_t room = tcp->landing->capacity - tcp->landing_used;
+        size_t len = n < room ? n : room;
+        uint8_t *base = tcp->landing->data + tcp->landing_used;
 
-    if (commit_piece(tcp, flow, tcp->landing, base, (uint32_t)first))
-        tcp->landing_used += landing_step(first);
-    if (tcp->landing_used > tcp->landing->capacity)
-        tcp->landing_used = tcp->landing->capacity;
-    if (n > first) {
-        size_t second = n - first;
-        bool used =
-            commit_piece(tcp, flow, tcp->landing_next, tcp->landing_next->data, (uint32_t)second);
-
-        culvert_buffer_unref(tcp->landing);
-        tcp->landing = tcp->landing_next;
-        tcp->landing_next = NULL;
-        tcp->landing_used = used ? landing_step(second) : 0;
+        if (commit_piece(tcp, flow, tcp->landing, base, (uint32_t)len))
+            tcp->landing_used += landing_step(len) < room ? landing_step(len) : room;
+        n -= len;
+        if (n == 0)
+            break;
+        landing_shift(tcp);
     }
     if (flow->snd_end - flow->snd_nxt >= TCP_OUTPUT_BYTES)
         tcp_output(tcp, flow);

@@ -20,7 +20,8 @@
 #define TCP_QUEUE_BUDGET      (64u << 20)   /* default of stack_config.queue_budget */
 #define TCP_SEND_CAP          (1024u << 10) /* unacknowledged bytes towards the guest, a flow */
 #define TCP_FLUSH_BYTES       (60u << 10)   /* an upload gathers this much before it is written */
-#define TCP_OUTPUT_BYTES      (256u << 10)  /* a download gathers this much before it is sent */
+#define TCP_OUTPUT_BYTES      (512u << 10)  /* a download gathers this much before it is sent */
+#define TCP_RESERVE_FRAMES    4             /* of payload, that are read at a time */
 #define TCP_OUT_OF_ORDER_MAX  96            /* chunks kept, a flow */
 #define TCP_SACKED_MAX        16            /* ranges remembered of the guest's SACKs */
 #define TCP_SMALL_BUFFER      2048 /* what is smaller than this is copied rather than referenced */
@@ -168,14 +169,14 @@ struct tcp_flow {
 TAILQ_HEAD(tcp_flow_list, tcp_flow);
 
 #define TCP_FLOWS_PER_BLOCK 64
+#define TCP_LANDING_MORE    (TCP_RESERVE_IOV - 1)
 
 struct tcp {
     struct stack *stack;
     struct pool *small, *large;     /* buffers towards the guest, and copies of uploads */
     struct culvert_buffer *landing; /* where the next bytes from the host go */
     size_t landing_used;
-    struct culvert_buffer *landing_next; /* second iovec of a reservation */
-    size_t reserved_first;               /* bytes of the reservation that lie in `landing` */
+    struct culvert_buffer *landing_next[TCP_LANDING_MORE]; /* for what does not fit */
     struct tcp_chunk *free_chunks;
     void **chunk_slabs;
     size_t chunk_slab_count;
