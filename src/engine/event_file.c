@@ -59,7 +59,7 @@ struct event_file {
 static void lose(struct event_file *file, uint64_t lines)
 {
     __atomic_fetch_add(&file->lost, lines, __ATOMIC_RELAXED);
-    __atomic_fetch_add(&file->counters->value[COUNTER_events_lost], lines, __ATOMIC_RELAXED);
+    count_shared(file->counters, COUNTER_events_lost, lines);
 }
 
 bool event_file_put(struct event_file *file, const char *line, size_t len)

@@ -32,7 +32,7 @@ static void write_line(struct culvert_engine *engine, const struct culvert_event
     if (line)
         event_file_put(engine->event_file, line, strlen(line));
     else
-        count_n(&engine->counters, COUNTER_events_lost, event->count);
+        count_shared(&engine->counters, COUNTER_events_lost, event->count);
     free(line);
 }
 

@@ -174,7 +174,7 @@ void events_note(struct events *events, const struct event *event, uint64_t now)
     }
     place = find_place(events, event, now, &known);
     if (!place) {
-        count(events->counters, COUNTER_events_lost);
+        count_shared(events->counters, COUNTER_events_lost, 1);
         events->lost++;
         tell_later(events, now);
         return;

@@ -203,6 +203,17 @@ def a_malformed_hello_and_dns_over_tls_are_told_and_no_rule_by_name_helps(lab):
 
 
 @test
+def a_closed_port_of_an_allowed_name_is_no_denial(lab):
+    """The flow was to be looked into, and ends before: nothing of that is left (sanitizers)."""
+    _, watched = by_names(lab)
+    with watched:
+        dig(watched.guest, "www.ok.test")
+        for _ in range(3):
+            fails_with(errno.ECONNREFUSED, watched.guest.connect, WWW4, 81)
+        equal(watched.events(), [])
+
+
+@test
 def a_quic_hello_for_another_name_is_told(lab):
     _, watched = by_names(lab)
     with watched:
