@@ -17,3 +17,12 @@ enum flow_name_result name_reader_read(struct name_reader *reader, const struct 
     }
     return result;
 }
+
+enum flow_name_result name_reader_end(const struct name_reader *reader)
+{
+    const enum http_request_phase phase = reader->http.phase;
+
+    return reader->not_tls && (phase == HTTP_START || phase == HTTP_METHOD)
+               ? FLOW_NAME_NOT_THIS_PROTOCOL
+               : FLOW_NAME_MALFORMED;
+}

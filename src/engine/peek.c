@@ -125,6 +125,8 @@ static ssize_t peek_write(void *ctx, uint64_t token, const struct iovec *iov, in
     enum flow_name_result result = name_reader_read(&peek->reader, iov, (size_t)n, &name);
 
     (void)ctx;
+    if (result == FLOW_NAME_NEED_MORE && tcp_guest_has_finished(peek->engine->stack, peek->flow))
+        result = name_reader_end(&peek->reader);
     if (result == FLOW_NAME_NEED_MORE) {
         if (!timer_armed(&peek->timer))
             timer_arm(peek->engine->timers, &peek->timer, peek->engine->now + PEEK_PATIENCE);

@@ -180,6 +180,8 @@ bool tcp_key_of(struct stack *stack, struct flow_handle flow, struct flow_key *r
 /* Has nothing come from the guest yet, neither bytes nor FIN? What does will pass any upstream that
  * is put in front now. */
 bool tcp_is_unheard(struct stack *stack, struct flow_handle flow);
+/* Has the guest's FIN come? Then nothing follows what write() is offered. */
+bool tcp_guest_has_finished(struct stack *stack, struct flow_handle flow);
 /* Is there a live flow under this key? */
 bool tcp_key_in_use(struct stack *stack, const struct flow_key *key);
 /* Room for bytes from the host: fills iov (TCP_RESERVE_IOV entries at most) and returns their

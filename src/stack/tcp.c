@@ -541,6 +541,13 @@ bool tcp_is_unheard(struct stack *stack, struct flow_handle handle)
     return flow && flow->rcv_nxt == flow->irs + 1 && !flow->guest_fin;
 }
 
+bool tcp_guest_has_finished(struct stack *stack, struct flow_handle handle)
+{
+    const struct tcp_flow *flow = tcp_flow_of(stack, handle);
+
+    return flow && flow->guest_fin;
+}
+
 void tcp_connected(struct stack *stack, struct flow_handle handle)
 {
     struct tcp *tcp = stack->tcp;

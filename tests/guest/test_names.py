@@ -469,7 +469,7 @@ def half_a_close_during_the_hold_is_passed_on(lab):
     _, guest = sandbox(lab)
     with guest, lab.internet.listen(WWW4, 4430) as listener:
         resolve(guest, "www.ok.test")
-        for data in (b"", b"QUIT\r\n"):
+        for data in (b"", b"QUIT\r\n", b"word"):
             with guest.connect(WWW4, 4430) as connection:
                 server, _ = listener.accept()
                 server.settimeout(DEADLINE)
@@ -483,6 +483,24 @@ def half_a_close_during_the_hold_is_passed_on(lab):
         with guest.connect(WWW4, 443) as connection:  # where a name is due it is refused
             connection.shutdown(socket.SHUT_WR)
             is_refused(connection)
+
+
+@test
+def a_hello_that_is_cut_short_is_refused_at_once(lab):
+    _, guest = sandbox(lab)
+    with guest, lab.internet.listen(WWW4, 4430) as listener:
+        resolve(guest, "www.ok.test")
+        for data in (client_hello("www.ok.test")[:-1], b"GET / HTTP/1.1\r\nHost: www.ok"):
+            with guest.connect(WWW4, 4430) as connection:
+                server, _ = listener.accept()
+                begun = time.monotonic()
+                connection.sendall(data)
+                connection.shutdown(socket.SHUT_WR)
+                is_refused(connection)
+                check(time.monotonic() - begun < 2 * SLOWNESS, "at once")
+                with server:
+                    fails_with(errno.ECONNRESET, server.recv, 1)
+        equal(guest.counters()["policy_hello_malformed"], 2)
 
 
 # ---- protocols that bear no name ----
