@@ -383,8 +383,8 @@ static int parse_json(struct reading *reading)
 
 static int read_document(struct reading *reading)
 {
-    static const char *const known[] = {"version", "comment", "profile", "sets", "rules",
-                                        "refused"};
+    static const char *const known[] = {"version", "comment", "profile",
+                                        "sets",    "rules",   "refused"};
     struct line_walk root = line_walk_of(reading->text, reading->len);
     int r = parse_json(reading);
 
