@@ -49,10 +49,11 @@ static const char *protocol_name(const struct culvert_event *event)
 static void describe_flow(const struct culvert_event *event, char what[WHAT_MAX])
 {
     bool incoming = event->direction == CULVERT_EVENT_INGRESS;
+    unsigned number = incoming ? event->guest_port : event->remote_port;
     char port[16] = "", name[48] = "";
 
     if (event->protocol != IPPROTO_ICMP)
-        snprintf(port, sizeof port, " port %u", incoming ? event->guest_port : event->remote_port);
+        snprintf(port, sizeof port, " port %u", number);
     if (event->name)
         snprintf(name, sizeof name, strlen(event->name) < 44 ? " (%s)" : " (%.40s...)",
                  event->name);

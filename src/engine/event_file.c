@@ -188,7 +188,7 @@ static int write_lines(struct event_file *file)
             n = write_some(file, chunk, len);
         if (is_later(n))
             return -EAGAIN;
-        if (n < 0) {
+        if (n <= 0) {
             discard(file);
             return 0;
         }
