@@ -114,7 +114,7 @@ static void late_expired(void *arg, struct timer *timer, uint64_t now)
         return;
     }
     step_aside(peek);
-    tcp_writable(stack, flow); /* what was held back goes on */
+    tcp_offer(stack, flow); /* what was held back goes on */
 }
 
 static ssize_t peek_write(void *ctx, uint64_t token, const struct iovec *iov, int n)

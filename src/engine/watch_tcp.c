@@ -85,6 +85,14 @@ static bool look(struct watch *watch)
     return true;
 }
 
+/* No more will come. What was cut short is refused where names decide: it takes the address. */
+static void write_down_end(const struct watch *watch)
+{
+    bool cut_short = watch->len > 0 && name_reader_end(&watch->reader) == FLOW_NAME_MALFORMED;
+
+    write_down(watch, cut_short ? POLICY_NAME_HIDDEN : POLICY_NAME_NAMELESS, NULL);
+}
+
 /* Keeps a copy of the first `n` bytes. False: there is no room for them. */
 static bool keep(struct watch *watch, const struct iovec *iov, size_t n)
 {
@@ -135,7 +143,7 @@ static void watch_shut_write(void *ctx, uint64_t token)
     const struct tcp_upstream_ref inner = watch->inner;
 
     (void)ctx;
-    write_down(watch, POLICY_NAME_NAMELESS, NULL);
+    write_down_end(watch);
     step_aside(watch);
     inner.upstream->shut_write(inner.ctx, inner.token);
 }
@@ -170,7 +178,7 @@ static void watch_close(void *ctx, uint64_t token, enum tcp_close how)
 
     (void)ctx;
     if (how != TCP_CLOSE_VANISHED || watch->len > 0) /* else it may never have been connected */
-        write_down(watch, POLICY_NAME_NAMELESS, NULL);
+        write_down_end(watch);
     watch_free(watch);
     inner.upstream->close(inner.ctx, inner.token, how);
 }

@@ -201,6 +201,9 @@ void tcp_host_reset(struct stack *stack, struct flow_handle flow);
 void tcp_abort(struct stack *stack, struct flow_handle flow);
 /* The upstream takes bytes again. */
 void tcp_writable(struct stack *stack, struct flow_handle flow);
+/* Another upstream has taken the place of one that answered TCP_WRITE_MORE: it is offered what
+ * there is, without waiting for more. Not from within an upstream's call. */
+void tcp_offer(struct stack *stack, struct flow_handle flow);
 /* The guest's packets were too big on the host's path: not needed for TCP (the host kernel
  * segments). */
 

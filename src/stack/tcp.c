@@ -295,6 +295,16 @@ void tcp_writable(struct stack *stack, struct flow_handle handle)
     tcp_flow_touch(stack->tcp, flow);
 }
 
+void tcp_offer(struct stack *stack, struct flow_handle handle)
+{
+    struct tcp_flow *flow = tcp_flow_of(stack, handle);
+
+    if (!flow)
+        return;
+    flow->write_blocked = false;
+    tcp_flow_touch(stack->tcp, flow);
+}
+
 /* ---- from the host
  * ----------------------------------------------------------------------------------- */
 

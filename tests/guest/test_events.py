@@ -489,6 +489,27 @@ def audit_has_denied_names_resolved_and_served(lab):
 
 
 @test
+def audit_passes_on_what_was_held_for_a_hello_that_comes_too_late(lab):
+    _, watched = by_names(lab, "--audit")
+    with watched, lab.internet.listen(WWW4, 8081) as listener:
+        dig(watched.guest, "www.ok.test")
+        with watched.guest.connect(WWW4, 8081) as connection:
+            peer, _ = listener.accept()
+            with peer:
+                peer.settimeout(2 * DEADLINE)
+                connection.sendall(b"G")
+                begun = time.monotonic()
+                equal(peer.recv(2), b"G")
+                check(time.monotonic() - begun > 9, "it was not held")
+                connection.sendall(b"ET")
+                equal(peer.recv(3), b"ET")
+                peer.sendall(b"and back")
+                equal(receive_exactly(connection, 8), b"and back")
+        event = watched.wait(event="would_deny", reason="policy_hello_late")
+        equal((event["remote"], event["remote_port"]), (WWW4, 8081))
+
+
+@test
 def the_summary_of_an_audit_says_that_it_would_have_been_denied(lab):
     with lab.internet.listen(INTERNET4) as listener:
         end = listener.getsockname()

@@ -195,6 +195,22 @@ def nothing_is_delayed_whoever_speaks_first(lab, first):
 
 
 @test
+def what_is_cut_short_is_learnt_by_address_as_no_name_would_admit_it(lab):
+    def use(guest):
+        dig(guest, "www.ok.test")
+        with guest.connect(WWW4, 8443) as connection:
+            connection.sendall(client_hello("www.ok.test")[:20])
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(1)
+
+    with Lesson(lab) as lesson:
+        lesson.learn(use)
+        equal(lesson.rules(), ["allow to dns", f"allow tcp to {WWW4} port 8443"])
+        with lesson.learnt() as guest:
+            use(guest)
+
+
+@test
 def what_nobody_answered_is_not_written_down(lab):
     with Lesson(lab) as lesson:
         lesson.learn(lambda guest: fails_with(errno.ECONNREFUSED, guest.connect, INTERNET4, 9))
