@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "netdev/intake.h"
 #include "netdev/message_io.h"
 #include "netdev/netdev.h"
 #include "netdev/software_offload.h"
@@ -245,25 +246,23 @@ static int dgram_receive(struct netdev *netdev, struct culvert_frame **ret_frame
 {
     struct dgram *dgram = dgram_of(netdev);
     struct message_name name;
-    uint64_t bytes = 0;
-    int taken = 0, r = 1;
+    struct intake intake = {.frames = ret_frames};
+    struct culvert_frame *frame;
+    int r = 1;
 
     for (int i = 0; i < max && !dgram->gone; i++) {
-        r = message_reader_next(&dgram->reader, &ret_frames[taken], &name);
+        r = message_reader_next(&dgram->reader, &frame, &name);
         if (r <= 0)
             break;
-        if (accept_frame(dgram, ret_frames[taken], &name))
-            bytes += culvert_frame_len(ret_frames[taken++]);
+        if (accept_frame(dgram, frame, &name))
+            intake_take(&intake, frame);
         else
-            culvert_frame_unref(ret_frames[taken]);
+            culvert_frame_unref(frame);
     }
     if (r < 0)
         count(netdev->counters, COUNTER_netdev_read_error);
-    if (taken > 0) {
-        count_n(netdev->counters, COUNTER_netdev_frames_in, (uint64_t)taken);
-        count_n(netdev->counters, COUNTER_netdev_bytes_in, bytes);
-        return taken;
-    }
+    if (intake.taken > 0)
+        return intake_end(&intake, netdev);
     return dgram->gone ? -EPIPE : 0;
 }
 

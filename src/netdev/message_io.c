@@ -4,15 +4,12 @@
 #include <errno.h>
 #include <string.h>
 
-/* A full frame at the usual MTU lies in the linear part alone. */
-#define LINEAR_LEN 2048u
-/* One byte more than a frame may have, so that one above it shows. */
-#define OVERFLOW_LEN (CULVERT_FRAME_MAX - LINEAR_LEN + 1)
+#include "netdev/reader_pools.h"
 
-/* Frames are held by the stack while their payload waits for the host. These bounds are far above
- * the budget of all upload queues together; what is over `kept` goes back to the system. */
-#define FRAMES_MAX   32768u
-#define FRAMES_KEPT  256u
+/* One byte more than a frame may have, so that one above it shows. */
+#define OVERFLOW_LEN (CULVERT_FRAME_MAX - READER_LINEAR_LEN + 1)
+
+/* Above the budget of all upload queues together; what is over `kept` goes back to the system. */
 #define BUFFERS_MAX  4096u
 #define BUFFERS_KEPT 64u
 
@@ -21,12 +18,6 @@
 int message_reader_init(struct message_reader *reader, int fd, bool has_headers,
                         struct counters *counters)
 {
-    const struct pool_config frames = {
-        .linear_capacity = LINEAR_LEN,
-        .segment_capacity = 1,
-        .max = FRAMES_MAX,
-        .keep = FRAMES_KEPT,
-    };
     const struct pool_config buffers = {
         .buffer_capacity = OVERFLOW_LEN,
         .max = BUFFERS_MAX,
@@ -38,12 +29,7 @@ int message_reader_init(struct message_reader *reader, int fd, bool has_headers,
         .has_headers = has_headers,
         .counters = counters,
     };
-    reader->frames = pool_new(&frames);
-    reader->buffers = pool_new(&buffers);
-    if (reader->frames && reader->buffers)
-        return 0;
-    message_reader_fini(reader);
-    return -ENOMEM;
+    return reader_pools_new(&buffers, &reader->frames, &reader->buffers);
 }
 
 void message_reader_fini(struct message_reader *reader)
@@ -71,7 +57,7 @@ static bool prepare_slot(struct message_reader *reader, struct message_slot *slo
         return false;
     if (reader->has_headers)
         slot->iov[pieces++] = (struct iovec){slot->header, sizeof slot->header};
-    slot->iov[pieces++] = (struct iovec){slot->frame->data, LINEAR_LEN};
+    slot->iov[pieces++] = (struct iovec){slot->frame->data, READER_LINEAR_LEN};
     slot->iov[pieces++] = (struct iovec){slot->overflow->data, OVERFLOW_LEN};
     *header = (struct msghdr){.msg_iov = slot->iov, .msg_iovlen = pieces};
     if (!reader->has_headers) {
@@ -134,9 +120,9 @@ static struct culvert_frame *take_frame(struct message_reader *reader, unsigned 
         count(reader->counters, COUNTER_netdev_oversize);
         return NULL;
     }
-    frame->len = len < LINEAR_LEN ? len : LINEAR_LEN;
-    if (len > LINEAR_LEN) {
-        culvert_frame_append(frame, slot->overflow, slot->overflow->data, len - LINEAR_LEN);
+    frame->len = len < READER_LINEAR_LEN ? len : READER_LINEAR_LEN;
+    if (len > READER_LINEAR_LEN) {
+        culvert_frame_append(frame, slot->overflow, slot->overflow->data, len - READER_LINEAR_LEN);
         slot->overflow = culvert_buffer_unref(slot->overflow); /* the frame's now */
     }
     if (reader->has_headers)

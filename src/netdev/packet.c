@@ -25,9 +25,9 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "netdev/intake.h"
 #include "netdev/message_io.h"
 #include "netdev/netdev.h"
-#include "netdev/offload_check.h"
 #include "netdev/software_offload.h"
 
 #define RECEIVE_BUFFER (16 << 20) /* a few hundred super-segments; as much as the kernel gives */
@@ -177,23 +177,18 @@ static void timer_ready(void *ctx, uint32_t index, uint32_t generation, uint32_t
 static int packet_receive(struct netdev *netdev, struct culvert_frame **ret_frames, int max)
 {
     struct packet *packet = packet_of(netdev);
-    uint64_t bytes = 0;
-    int taken = 0, r = 0;
+    struct intake intake = {.frames = ret_frames};
+    struct culvert_frame *frame;
+    int r = 0;
 
     for (int i = 0; i < max && !packet->gone; i++) {
-        r = message_reader_next(&packet->reader, &ret_frames[taken], NULL);
+        r = message_reader_next(&packet->reader, &frame, NULL);
         if (r <= 0)
             break;
-        if (offload_check(ret_frames[taken], netdev->counters))
-            bytes += culvert_frame_len(ret_frames[taken++]);
-        else
-            culvert_frame_unref(ret_frames[taken]);
+        intake_check(&intake, netdev, frame);
     }
-    if (taken > 0) { /* an error comes again with the next event */
-        count_n(netdev->counters, COUNTER_netdev_frames_in, (uint64_t)taken);
-        count_n(netdev->counters, COUNTER_netdev_bytes_in, bytes);
-        return taken;
-    }
+    if (intake.taken > 0) /* an error comes again with the next event */
+        return intake_end(&intake, netdev);
     if (packet->deleted && !packet->gone)
         r = -ENODEV;
     return r < 0 ? note_error(packet, r) : 0;

@@ -16,8 +16,8 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 
+#include "netdev/intake.h"
 #include "netdev/netdev.h"
-#include "netdev/offload_check.h"
 #include "netdev/software_offload.h"
 
 struct ring {
@@ -123,8 +123,7 @@ static void look_around(struct ring *ring)
 static int ring_receive(struct netdev *netdev, struct culvert_frame **ret_frames, int max)
 {
     struct ring *ring = ring_of(netdev);
-    uint64_t bytes = 0;
-    int taken = 0;
+    struct intake intake = {.frames = ret_frames};
 
     look_around(ring);
     for (int pops = 0; pops < max; pops++) {
@@ -132,18 +131,9 @@ static int ring_receive(struct netdev *netdev, struct culvert_frame **ret_frames
 
         if (!frame)
             break;
-        if (!offload_check(frame, netdev->counters)) {
-            culvert_frame_unref(frame);
-            continue;
-        }
-        bytes += culvert_frame_len(frame);
-        ret_frames[taken++] = frame;
+        intake_check(&intake, netdev, frame);
     }
-    if (taken > 0) {
-        count_n(netdev->counters, COUNTER_netdev_frames_in, (uint64_t)taken);
-        count_n(netdev->counters, COUNTER_netdev_bytes_in, bytes);
-    }
-    return taken;
+    return intake_end(&intake, netdev);
 }
 
 static bool ring_will_sleep(struct netdev *netdev)

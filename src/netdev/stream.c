@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "netdev/intake.h"
 #include "netdev/netdev.h"
 #include "netdev/software_offload.h"
 #include "netdev/stream_io.h"
@@ -216,22 +217,21 @@ static void lose_guest(struct stream *stream, int error)
 static int stream_receive(struct netdev *netdev, struct culvert_frame **ret_frames, int max)
 {
     struct stream *stream = stream_of(netdev);
-    uint64_t bytes = 0;
-    int taken = 0, r = 0;
+    struct intake intake = {.frames = ret_frames};
+    struct culvert_frame *frame;
+    int r = 0;
 
-    while (taken < max && stream->connection >= 0) {
-        r = stream_reader_next(&stream->reader, stream->connection, &ret_frames[taken]);
+    while (intake.taken < max && stream->connection >= 0) {
+        r = stream_reader_next(&stream->reader, stream->connection, &frame);
         if (r <= 0)
             break;
-        bytes += culvert_frame_len(ret_frames[taken++]);
+        intake_take(&intake, frame);
     }
-    if (taken > 0) {
+    if (intake.taken > 0) {
         if (r < 0) /* what came before it first, and its answers; then the same error, by an event
                     */
             (void)shutdown(stream->connection, SHUT_RD);
-        count_n(netdev->counters, COUNTER_netdev_frames_in, (uint64_t)taken);
-        count_n(netdev->counters, COUNTER_netdev_bytes_in, bytes);
-        return taken;
+        return intake_end(&intake, netdev);
     }
     if (r < 0)
         lose_guest(stream, r);

@@ -14,19 +14,16 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "netdev/reader_pools.h"
 #include "wire/bytes.h"
 #include "wire/ethernet.h"
 
-/* A full frame at the usual MTU lies in the linear part alone; of a larger one, its headers do. */
-#define LINEAR_LEN  2048u
+/* Of a larger frame than a full one at the usual MTU, the headers lie in the linear part. */
 #define HEADERS_LEN 512u
 #define LARGEST     (STREAM_LENGTH_LEN + CULVERT_FRAME_MAX)
 #define BUFFER_LEN  (256u << 10)
 
-/* Frames are held by the stack while their payload waits for the host. These bounds are above the
- * budget of all upload queues together; what is over `kept` goes back to the system. */
-#define FRAMES_MAX   32768u
-#define FRAMES_KEPT  256u
+/* Above the budget of all upload queues together; what is over `kept` goes back to the system. */
 #define BUFFERS_MAX  512u
 #define BUFFERS_KEPT 4u
 
@@ -37,12 +34,6 @@
 
 int stream_reader_init(struct stream_reader *reader, struct counters *counters)
 {
-    const struct pool_config frames = {
-        .linear_capacity = LINEAR_LEN,
-        .segment_capacity = 1,
-        .max = FRAMES_MAX,
-        .keep = FRAMES_KEPT,
-    };
     const struct pool_config buffers = {
         .buffer_capacity = BUFFER_LEN,
         .max = BUFFERS_MAX,
@@ -50,12 +41,7 @@ int stream_reader_init(struct stream_reader *reader, struct counters *counters)
     };
 
     *reader = (struct stream_reader){.counters = counters};
-    reader->frames = pool_new(&frames);
-    reader->buffers = pool_new(&buffers);
-    if (reader->frames && reader->buffers)
-        return 0;
-    stream_reader_fini(reader);
-    return -ENOMEM;
+    return reader_pools_new(&buffers, &reader->frames, &reader->buffers);
 }
 
 void stream_reader_reset(struct stream_reader *reader)
@@ -131,7 +117,7 @@ static int fill(struct stream_reader *reader, int fd)
 static struct culvert_frame *frame_of(struct stream_reader *reader, uint8_t *bytes, size_t len)
 {
     struct culvert_frame *frame = pool_take_frame(reader->frames);
-    size_t linear = len <= LINEAR_LEN ? len : HEADERS_LEN;
+    size_t linear = len <= READER_LINEAR_LEN ? len : HEADERS_LEN;
 
     if (!frame)
         return NULL;

@@ -17,8 +17,8 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "netdev/intake.h"
 #include "netdev/netdev.h"
-#include "netdev/offload_check.h"
 #include "netdev/software_offload.h"
 #include "netdev/tap.h"
 
@@ -68,8 +68,7 @@ static bool count_lost_frame(struct tap *tap, int error)
 static int tap_receive(struct netdev *netdev, struct culvert_frame **ret_frames, int max)
 {
     struct tap *tap = tap_of(netdev);
-    uint64_t bytes = 0;
-    int taken = 0;
+    struct intake intake = {.frames = ret_frames};
 
     /* Reads, not frames, are bounded: a guest that sends nothing but bad frames must not hold the
      * poll thread. */
@@ -83,22 +82,13 @@ static int tap_receive(struct netdev *netdev, struct culvert_frame **ret_frames,
             if (count_lost_frame(tap, r))
                 continue;
             r = device_gone(tap);
-            if (taken == 0)
+            if (intake.taken == 0)
                 return r;
             break;
         }
-        if (!offload_check(frame, netdev->counters)) {
-            culvert_frame_unref(frame);
-            continue;
-        }
-        bytes += culvert_frame_len(frame);
-        ret_frames[taken++] = frame;
+        intake_check(&intake, netdev, frame);
     }
-    if (taken > 0) {
-        count_n(netdev->counters, COUNTER_netdev_frames_in, (uint64_t)taken);
-        count_n(netdev->counters, COUNTER_netdev_bytes_in, bytes);
-    }
-    return taken;
+    return intake_end(&intake, netdev);
 }
 
 /* ---- to the guest ---- */

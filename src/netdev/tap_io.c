@@ -3,18 +3,14 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "netdev/reader_pools.h"
 #include "netdev/tap.h"
 #include "wire/virtio_net.h"
 
-/* A full frame at the usual MTU lies in the linear part alone. */
-#define LINEAR_LEN 2048u
 /* One byte more than a frame may have, so that one above it shows. */
-#define OVERFLOW_LEN (CULVERT_FRAME_MAX - LINEAR_LEN + 1)
+#define OVERFLOW_LEN (CULVERT_FRAME_MAX - READER_LINEAR_LEN + 1)
 
-/* Frames are held by the stack while their payload waits for the host. These bounds are far above
- * the budget of all upload queues together; what is over `kept` goes back to the system. */
-#define FRAMES_MAX   32768u
-#define FRAMES_KEPT  256u
+/* Above the budget of all upload queues together; what is over `kept` goes back to the system. */
 #define BUFFERS_MAX  4096u
 #define BUFFERS_KEPT 32u
 
@@ -24,12 +20,6 @@
 
 int tap_reader_init(struct tap_reader *reader, int fd)
 {
-    const struct pool_config frames = {
-        .linear_capacity = LINEAR_LEN,
-        .segment_capacity = 1,
-        .max = FRAMES_MAX,
-        .keep = FRAMES_KEPT,
-    };
     const struct pool_config buffers = {
         .buffer_capacity = OVERFLOW_LEN,
         .max = BUFFERS_MAX,
@@ -37,12 +27,7 @@ int tap_reader_init(struct tap_reader *reader, int fd)
     };
 
     *reader = (struct tap_reader){.fd = fd};
-    reader->frames = pool_new(&frames);
-    reader->buffers = pool_new(&buffers);
-    if (reader->frames && reader->buffers)
-        return 0;
-    tap_reader_fini(reader);
-    return -ENOMEM;
+    return reader_pools_new(&buffers, &reader->frames, &reader->buffers);
 }
 
 void tap_reader_fini(struct tap_reader *reader)
@@ -84,7 +69,7 @@ int tap_reader_next(struct tap_reader *reader, struct culvert_frame **ret_frame)
     frame = reader->frame;
     n = readv(reader->fd,
               (const struct iovec[]){{header, sizeof header},
-                                     {frame->data, LINEAR_LEN},
+                                     {frame->data, READER_LINEAR_LEN},
                                      {reader->overflow->data, OVERFLOW_LEN}},
               3);
     if (n < 0)
@@ -95,11 +80,11 @@ int tap_reader_next(struct tap_reader *reader, struct culvert_frame **ret_frame)
         return -EMSGSIZE;
 
     frame->len = (size_t)n - sizeof header;
-    if (frame->len > LINEAR_LEN) {
+    if (frame->len > READER_LINEAR_LEN) {
         culvert_frame_append(frame, reader->overflow, reader->overflow->data,
-                             frame->len - LINEAR_LEN);
+                             frame->len - READER_LINEAR_LEN);
         reader->overflow = culvert_buffer_unref(reader->overflow); /* the frame's now */
-        frame->len = LINEAR_LEN;
+        frame->len = READER_LINEAR_LEN;
     }
     virtio_net_read(header, &frame->offload);
     reader->frame = NULL;
