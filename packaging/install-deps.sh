@@ -9,7 +9,8 @@ set -eu
 packages_of() {
     case $1 in
     build) echo gcc libc6-dev make meson ninja-build pkg-config \
-        libidn2-dev libjansson-dev libmnl-dev libpsl-dev libssl-dev ;;
+        libidn2-dev libjansson-dev libmnl-dev libpsl-dev libseccomp-dev \
+        libssl-dev ;;
     demo) echo curl iproute2 python3 ;;
     test)
         # Compilers and linters; libraries; clients and servers of the tests in namespaces.
