@@ -53,15 +53,18 @@ int culvert_engine_attach_tap(struct culvert_engine *engine, int take_fd);
  * returned. Before _start. 0, or negative errno and `error` filled (may be NULL). */
 int culvert_engine_attach(struct culvert_engine *engine, const char *kind, const char *where,
                           struct culvert_error *error);
-/** Starts the poll thread. 0 or negative errno. */
+/** Starts the poll thread. 0 or negative errno; -EDEADLK from a callback on the engine's own
+ * thread. */
 int culvert_engine_start(struct culvert_engine *engine);
 /** Waits, at most `ms`, until host connections have taken every byte that was acknowledged to the
  * guest: for a guest that has ended, before _stop. 0 or -ETIMEDOUT. Not the poll thread's. */
 int culvert_engine_drain(const struct culvert_engine *engine, unsigned ms);
-/** Ends the poll thread, promptly from any state. 0, also when it was not running. May be followed
- * by _start; open flows are reset by _free. */
+/** Ends the poll thread, promptly from any state. 0, also when it was not running; -EDEADLK from a
+ * callback on the engine's own thread (of events, or the termination hook), which cannot wait for
+ * itself: tell another one. May be followed by _start; open flows are reset by _free. */
 int culvert_engine_stop(struct culvert_engine *engine);
-/** Stops if needed; resets open flows. Accepts NULL; returns NULL. */
+/** Stops if needed; resets open flows. Accepts NULL; returns NULL, or `engine` as it was where
+ * _stop cannot be called. */
 struct culvert_engine *culvert_engine_free(struct culvert_engine *engine);
 
 /** Replaces the policy by that of `config`: its rules, profile, policy file with its sets and

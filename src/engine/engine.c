@@ -298,6 +298,8 @@ int culvert_engine_start(struct culvert_engine *engine)
 {
     int r;
 
+    if (policy_swap_is_polling(engine))
+        return -EDEADLK;
     pthread_mutex_lock(&engine->swap.lock); /* who replaces the policy sees it run, or not */
     r = start(engine);
     pthread_mutex_unlock(&engine->swap.lock);
@@ -323,6 +325,8 @@ int culvert_engine_ping_error(const struct culvert_engine *engine, bool ipv6)
 
 int culvert_engine_stop(struct culvert_engine *engine)
 {
+    if (policy_swap_is_polling(engine))
+        return -EDEADLK;
     pthread_mutex_lock(&engine->swap.lock); /* nobody waits for the thread any more */
     if (engine->running) {
         __atomic_store_n(&engine->stop, 1, __ATOMIC_RELEASE);
@@ -340,7 +344,8 @@ struct culvert_engine *culvert_engine_free(struct culvert_engine *engine)
 {
     if (!engine)
         return NULL;
-    culvert_engine_stop(engine);
+    if (culvert_engine_stop(engine) < 0)
+        return engine;
     policy_swap_end(engine);
     events_close(engine);
     relay_free(engine->relay);

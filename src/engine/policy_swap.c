@@ -95,9 +95,10 @@ void policy_swap_polling(struct culvert_engine *engine, bool polling)
                      __ATOMIC_RELAXED);
 }
 
-static bool is_poll_thread(const struct policy_swap *swap)
+bool policy_swap_is_polling(const struct culvert_engine *engine)
 {
-    return __atomic_load_n(&swap->poll_thread, __ATOMIC_RELAXED) == (uintptr_t)pthread_self();
+    return __atomic_load_n(&engine->swap.poll_thread, __ATOMIC_RELAXED) ==
+           (uintptr_t)pthread_self();
 }
 
 static void tell_replaced(struct culvert_engine *engine)
@@ -312,7 +313,7 @@ int culvert_engine_set_policy(struct culvert_engine *engine, const struct culver
     struct draft draft = {NULL};
     int r;
 
-    if (is_poll_thread(&engine->swap))
+    if (policy_swap_is_polling(engine))
         return fail(error, -EDEADLK);
     r = config_check_policy(config, error);
     if (r == -EINVAL)

@@ -62,6 +62,9 @@ void policy_swap_polling(struct culvert_engine *engine, bool polling);
 void policy_swap_take(struct culvert_engine *engine);
 bool policy_swap_run(struct culvert_engine *engine);
 
+/* Is the caller the poll thread, or in its place? Then it cannot take the lock. Any thread. */
+bool policy_swap_is_polling(const struct culvert_engine *engine);
+
 /* Any thread but the poll thread. */
 struct policy_facts policy_swap_facts(struct culvert_engine *engine);
 

@@ -163,6 +163,36 @@ static void the_callback_is_not_changed_while_the_engine_runs(void **state)
     end(audience);
 }
 
+/* What the engine's own thread cannot wait for. */
+static void try_what_would_wait(void *arg, const struct culvert_event *event)
+{
+    struct audience *audience = arg;
+
+    (void)event;
+    assert_int_equal(culvert_engine_stop(audience->guest.engine), -EDEADLK);
+    assert_int_equal(culvert_engine_start(audience->guest.engine), -EDEADLK);
+    assert_ptr_equal(culvert_engine_free(audience->guest.engine), audience->guest.engine);
+    __atomic_add_fetch(&audience->count, 1, __ATOMIC_RELEASE);
+}
+
+static void a_callback_cannot_stop_its_own_engine(void **state)
+{
+    struct audience *audience = begin(84);
+    struct guest *guest = &audience->guest;
+
+    (void)state;
+    assert_int_equal(
+        culvert_engine_set_event_callback(guest->engine, try_what_would_wait, audience), 0);
+    deny_all(guest); /* told on this thread */
+    assert_int_equal(audience->count, 1);
+    start(audience);
+    be_refused(guest, 4000);
+    be_refused(guest, 4001); /* the engine goes on */
+    assert_true(__atomic_load_n(&audience->count, __ATOMIC_ACQUIRE) >= 2);
+    stops_promptly(guest);
+    end(audience);
+}
+
 static void what_was_learnt_is_written_when_the_engine_does_not_run(void **state)
 {
     struct culvert_config *config = culvert_config_new();
@@ -200,6 +230,8 @@ int main(void)
             count_what_there_is, nothing_is_left),
         cmocka_unit_test_setup_teardown(the_callback_is_not_changed_while_the_engine_runs,
                                         count_what_there_is, nothing_is_left),
+        cmocka_unit_test_setup_teardown(a_callback_cannot_stop_its_own_engine, count_what_there_is,
+                                        nothing_is_left),
         cmocka_unit_test_setup_teardown(what_was_learnt_is_written_when_the_engine_does_not_run,
                                         count_what_there_is, nothing_is_left),
     };
