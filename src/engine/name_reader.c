@@ -20,9 +20,5 @@ enum flow_name_result name_reader_read(struct name_reader *reader, const struct 
 
 enum flow_name_result name_reader_end(const struct name_reader *reader)
 {
-    const enum http_request_phase phase = reader->http.phase;
-
-    return reader->not_tls && (phase == HTTP_START || phase == HTTP_METHOD)
-               ? FLOW_NAME_NOT_THIS_PROTOCOL
-               : FLOW_NAME_MALFORMED;
+    return reader->not_tls ? http_request_end(&reader->http) : FLOW_NAME_MALFORMED;
 }

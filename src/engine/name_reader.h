@@ -21,7 +21,7 @@ struct name_reader {
 enum flow_name_result name_reader_read(struct name_reader *reader, const struct iovec *iov,
                                        size_t count, const struct flow_name **ret_name);
 /* What was read last needs more, but no more will come: NOT_THIS_PROTOCOL (what might have become a
- * request's method was none), or MALFORMED (it is cut short). */
+ * request was none), or MALFORMED (it is cut short). */
 enum flow_name_result name_reader_end(const struct name_reader *reader);
 
 #endif

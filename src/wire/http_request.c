@@ -402,3 +402,12 @@ enum flow_name_result http_request_parse(struct http_request *request, const str
     }
     return FLOW_NAME_NEED_MORE;
 }
+
+enum flow_name_result http_request_end(const struct http_request *request)
+{
+    const bool on_first_line =
+        request->phase <= HTTP_VERSION || request->phase == HTTP_DOUBTFUL_LINE;
+
+    return on_first_line && request->http_matched < 5 ? FLOW_NAME_NOT_THIS_PROTOCOL
+                                                      : FLOW_NAME_MALFORMED;
+}

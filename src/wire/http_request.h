@@ -65,4 +65,8 @@ struct http_request {
 enum flow_name_result http_request_parse(struct http_request *request, const struct iovec *iov,
                                          size_t count);
 
+/* After NEED_MORE, where no more will come: NOT_THIS_PROTOCOL (a line of text without "HTTP/"), or
+ * MALFORMED (a request that is cut short). */
+enum flow_name_result http_request_end(const struct http_request *request);
+
 #endif

@@ -469,7 +469,7 @@ def half_a_close_during_the_hold_is_passed_on(lab):
     _, guest = sandbox(lab)
     with guest, lab.internet.listen(WWW4, 4430) as listener:
         resolve(guest, "www.ok.test")
-        for data in (b"", b"QUIT\r\n", b"word"):
+        for data in (b"", b"QUIT\r\n", b"word", b"two words"):
             with guest.connect(WWW4, 4430) as connection:
                 server, _ = listener.accept()
                 server.settimeout(DEADLINE)

@@ -239,6 +239,26 @@ static void overlong_parts_are_refused(void **state)
     assert_int_equal(parse_once(text, sizeof text, &r), FLOW_NAME_TOO_LARGE);
 }
 
+static void what_ends_too_early_is_malformed_where_it_looks_like_a_request(void **state)
+{
+    static const struct row rows[] = {
+        {"word", NOT_HTTP, NULL},
+        {"two words", NOT_HTTP, NULL},
+        {"GET / and more", NOT_HTTP, NULL},
+        {"GET / HTTP/", MALFORMED, NULL},
+        {GET, MALFORMED, NULL},
+        {GET "Host: a.example\r\n", MALFORMED, NULL},
+        {"PRI * HTTP/2.0\r\n", MALFORMED, NULL},
+    };
+    struct http_request r;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        assert_int_equal(parse_once(rows[i].text, strlen(rows[i].text), &r), MORE);
+        assert_int_equal(http_request_end(&r), rows[i].result);
+    }
+}
+
 static void a_nul_anywhere_is_no_name(void **state)
 {
     static const char text[] = GET HOST("a.example") "\r\n";
@@ -277,6 +297,7 @@ int main(void)
         cmocka_unit_test(the_authority_of_an_absolute_target_must_agree_with_host),
         cmocka_unit_test(a_request_without_a_name_is_hidden),
         cmocka_unit_test(whatever_servers_might_read_differently_is_malformed),
+        cmocka_unit_test(what_ends_too_early_is_malformed_where_it_looks_like_a_request),
         cmocka_unit_test(other_protocols_are_left_alone),
         cmocka_unit_test(http_2_with_prior_knowledge_is_told_apart),
         cmocka_unit_test(every_truncation_asks_for_more),
