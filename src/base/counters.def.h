@@ -156,6 +156,8 @@ COUNTER(policy_udp_hold_full, "UDP flows refused because too many wait for their
 COUNTER(policy_udp_forgotten, "UDP flows ended because too many others bear names")
 COUNTER(policy_udp_names, "QUIC connections refused because their port has borne too many names")
 COUNTER(policy_quic_unreadable, "QUIC Initials dropped because no server could read them either")
+COUNTER(policy_quic_spent, "QUIC Initials dropped because their connection had begun before")
+COUNTER(policy_quic_many, "QUIC connections refused because too many began within a minute")
 COUNTER(policy_would_deny, "flows that the policy denies and --audit let through")
 
 /* learn: what --learn writes down */

@@ -16,6 +16,10 @@
  * refused connection never reached its server. But what is malformed, or too large, ends the flow
  * with all that it had.
  *
+ * What leaves must mean to the server what it meant to the reader, who begins anew with each
+ * connection. So whatever another connection begins finds held is dropped, and a connection whose
+ * hello has left is not read from its beginning again (quic_spent.h).
+ *
  * A flow that was admitted although it bears no name (any protocol but QUIC) passes as long as it
  * does not turn out to be QUIC of a version that we can read after all.
  *
@@ -34,6 +38,7 @@
 
 #include "engine/internal.h"
 #include "engine/udp_flows.h"
+#include "inspect/quic_spent.h"
 #include "policy/names.h"
 
 #define PATIENCE  (3 * SECOND_NS)
@@ -43,6 +48,7 @@ struct peek_udp {
     struct culvert_engine *engine;
     struct udp_flows flows;
     struct quic_opener *opener;
+    struct quic_spent spent;
 };
 
 /* ---- refusals ---- */
@@ -276,12 +282,22 @@ static bool hold(struct peek_udp *peek, struct udp_flow *flow, const struct udp_
     return end_connection(peek, flow);
 }
 
+/* The server is about to see the hello. */
+static bool spend_origin(struct peek_udp *peek, const struct udp_flow *flow)
+{
+    return !flow->hello.has_origin ||
+           quic_spent_add(&peek->spent, &flow->hello.origin, peek->engine->now) ||
+           !refuse_flow(peek, &flow->key, COUNTER_policy_quic_many);
+}
+
 static bool conclude(struct peek_udp *peek, struct udp_flow *flow,
                      const struct udp_datagram *datagram, enum policy_name_state state,
                      const struct dns_name *name)
 {
-    const enum policy_action action = judge_state(peek, flow, state, name);
+    enum policy_action action = judge_state(peek, flow, state, name);
 
+    if (action == POLICY_ALLOW && !spend_origin(peek, flow))
+        action = POLICY_DENY;
     if (action == POLICY_ALLOW) {
         flow->bears_none |= state == POLICY_NAME_NAMELESS;
         return release(peek, flow, datagram);
@@ -401,11 +417,33 @@ static bool concerns(const struct udp_flow *flow, const struct udp_datagram *dat
     return (begin[0] & LONG_FORM) && (!flow->bears_none || is_known_version(begin));
 }
 
+/* Did the hello's reader begin another connection than that of `before`? Then what is held was read
+ * as part of that one. */
+static enum flow_name_result look_at_origin(struct peek_udp *peek, struct udp_flow *flow,
+                                            const struct quic_hello *before,
+                                            enum flow_name_result result)
+{
+    const struct quic_hello *hello = &flow->hello;
+
+    if (!hello->has_origin ||
+        (before->has_origin && quic_cid_equal(&before->origin, &hello->origin)))
+        return result;
+    if (before->has_origin)
+        drop_held(peek, flow);
+    if (!quic_spent_has(&peek->spent, &hello->origin, peek->engine->now))
+        return result;
+    count(&peek->engine->counters, COUNTER_policy_quic_spent);
+    quic_hello_reset(&flow->hello);
+    return FLOW_NAME_UNREADABLE;
+}
+
 /* The part that concerns. */
 static bool show(struct peek_udp *peek, struct udp_flow *flow, const struct udp_datagram *datagram,
                  size_t offset, size_t len)
 {
     struct udp_datagram own;
+    const struct quic_hello before = {.has_origin = flow->hello.has_origin,
+                                      .origin = flow->hello.origin};
     enum flow_name_result result;
     bool alive;
 
@@ -413,6 +451,7 @@ static bool show(struct peek_udp *peek, struct udp_flow *flow, const struct udp_
         return true;
     result = quic_hello_datagram(&flow->hello, peek->opener, own.frame->data + own.payload_offset,
                                  own.payload_len);
+    result = look_at_origin(peek, flow, &before, result);
     alive = act(peek, flow, &own, result);
     culvert_frame_unref(own.frame);
     return alive;
@@ -565,6 +604,7 @@ struct peek_udp *peek_udp_new(struct culvert_engine *engine)
     if (!peek)
         return NULL;
     peek->engine = engine;
+    memcpy(peek->spent.key, engine->addresses.hash_key, sizeof peek->spent.key);
     peek->opener = quic_opener_new();
     if (!peek->opener ||
         udp_flows_init(&peek->flows, engine->timers, engine->addresses.hash_key) < 0) {
@@ -584,6 +624,7 @@ struct peek_udp *peek_udp_free(struct peek_udp *peek)
         return NULL;
     udp_flows_fini(&peek->flows);
     quic_opener_free(peek->opener);
+    quic_spent_fini(&peek->spent);
     free(peek);
     return NULL;
 }

@@ -79,7 +79,7 @@ static int end(void **state)
 }
 
 /* The datagram in borrowed memory, its headers before it in private memory. */
-static void lend(struct loan *loan, const struct datagram *datagram)
+static void lend_from(struct loan *loan, const struct datagram *datagram, uint16_t from)
 {
     struct culvert_frame *frame = culvert_frame_new(HEADERS);
     const uint16_t len = (uint16_t)(8 + datagram->len);
@@ -91,11 +91,16 @@ static void lend(struct loan *loan, const struct datagram *datagram)
                                      .release = give_back,
                                      .release_arg = loan}};
     memcpy(loan->bytes, datagram->bytes, datagram->len);
-    write_udp_headers(&guest, frame, 5000, port, len);
+    write_udp_headers(&guest, frame, from, port, len);
     assert_int_equal(culvert_frame_append(frame, &loan->buffer, loan->bytes, datagram->len), 0);
     culvert_buffer_unref(&loan->buffer);
     frame->borrowed = true;
     assert_true(guest_send(&guest, frame));
+}
+
+static void lend(struct loan *loan, const struct datagram *datagram)
+{
+    lend_from(loan, datagram, 5000);
 }
 
 static void await_return(const struct loan *loan)
@@ -176,6 +181,57 @@ static void later_datagrams_of_such_a_flow_are_private_too(void **state)
         await_return(&loans[i]);
 }
 
+/* A server that got the beginning would take the rest of another hello for its end. */
+static void what_began_another_connection_does_not_leave_with_the_admitted_one(void **state)
+{
+    struct quic_client first = quic_client_of(QUIC_VERSION_1, "somebody");
+    struct quic_client second = quic_client_of(QUIC_VERSION_1, "another1");
+    struct datagram datagrams[2];
+    struct loan loans[3];
+
+    (void)state;
+    write_hello(datagrams, &first, "denied.test");
+    lend(&loans[0], &datagrams[0]);
+    await_return(&loans[0]);
+    nothing_arrives();
+    write_hello(datagrams, &second, "ok.test");
+    for (int i = 0; i < 2; i++) {
+        lend(&loans[1 + i], &datagrams[i]);
+        await_return(&loans[1 + i]);
+    }
+    arrives(&datagrams[0]);
+    arrives(&datagrams[1]);
+    nothing_arrives();
+}
+
+static void a_connection_that_left_is_not_read_from_its_beginning_again(void **state)
+{
+    struct quic_client first = quic_client_of(QUIC_VERSION_1, "somebody");
+    struct quic_client second = quic_client_of(QUIC_VERSION_1, "another1");
+    struct quic_client *const clients[] = {&first, &second};
+    struct datagram datagrams[2];
+    struct loan loan;
+
+    (void)state;
+    for (int n = 0; n < 2; n++) {
+        write_hello(datagrams, clients[n], "ok.test");
+        for (int i = 0; i < 2; i++) {
+            lend(&loan, &datagrams[i]);
+            await_return(&loan);
+        }
+        arrives(&datagrams[0]);
+        arrives(&datagrams[1]);
+    }
+    write_hello(datagrams, &first, "ok.test");
+    for (unsigned n = 0; n < 2; n++) {
+        for (int i = 0; i < 2; i++) {
+            lend_from(&loan, &datagrams[i], (uint16_t)(5000 + n)); /* nor from another port */
+            await_return(&loan);
+        }
+        nothing_arrives();
+    }
+}
+
 static void an_engine_may_end_while_datagrams_are_held(void **state)
 {
     struct quic_client client = quic_client_of(QUIC_VERSION_1, "somebody");
@@ -195,6 +251,8 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
         TEST(what_is_held_is_private_and_keeps_nobodys_memory),
         TEST(later_datagrams_of_such_a_flow_are_private_too),
+        TEST(what_began_another_connection_does_not_leave_with_the_admitted_one),
+        TEST(a_connection_that_left_is_not_read_from_its_beginning_again),
         TEST(an_engine_may_end_while_datagrams_are_held),
     };
 

@@ -244,7 +244,7 @@ def a_hello_in_disorder_is_put_together_and_leaves_as_it_came(lab):
     with guest:
         for name, allowed in (("www.ok.test", True), ("shared.denied.test", False)):
             with Wire(lab, guest) as wire:
-                one, two, three = Client(b"first id").hello(name, extra=2000, pieces=3)
+                one, two, three = Client(name.encode()).hello(name, extra=2000, pieces=3)
                 wire.send(three, one)
                 wire.nothing_arrives()
                 wire.send(two)
@@ -260,7 +260,7 @@ def initials_in_one_datagram_are_all_read(lab):
     with guest:
         for name, allowed in (("www.ok.test", True), ("shared.denied.test", False)):
             with Wire(lab, guest) as wire:
-                client, message = Client(b"first id"), hello(name)
+                client, message = Client(name.encode()), hello(name)
                 datagram = client.initial(crypto_frame(50, message[50:]), 0) + \
                     client.initial(crypto_frame(0, message[:50]), 0)
                 wire.send(datagram)
@@ -428,7 +428,7 @@ def many_halves_of_hellos_share_a_bounded_memory(lab):
             datagrams = Client(b"first id").hello("www.ok.test")
             wire.send(*datagrams)
             wire.arrives(*datagrams)
-        half = Client(b"first id").hello("www.ok.test", extra=1000, pieces=2)[0]
+        half = Client(b"their id").hello("www.ok.test", extra=1000, pieces=2)[0]
         sockets = []
         for _ in range(400):
             made = guest.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -521,7 +521,7 @@ def a_flow_is_judged_again_by_the_names_that_admitted_it(lab):
     with lab.guest("--policy", path, "--dns", INTERNET4, rules=()) as guest, \
             Wire(lab, guest) as wire, Wire(lab, guest, name="api.ok.test", address=API4) as other:
         for at, name in ((wire, "www.ok.test"), (other, "api.ok.test")):
-            datagrams = Client(b"first id").hello(name)
+            datagrams = Client(name.encode()).hello(name)
             at.send(*datagrams)
             at.arrives(*datagrams)
         put_in_force(outside, guest, "deny udp to api.ok.test", *RULES)
