@@ -18,7 +18,7 @@
 struct loan {
     uint8_t bytes[2048];
     struct culvert_buffer buffer;
-    volatile bool given_back;
+    bool given_back;
 };
 
 static void give_back(struct culvert_buffer *buffer, void *arg)
@@ -26,7 +26,7 @@ static void give_back(struct culvert_buffer *buffer, void *arg)
     struct loan *loan = arg;
 
     (void)buffer;
-    loan->given_back = true;
+    __atomic_store_n(&loan->given_back, true, __ATOMIC_RELEASE);
 }
 
 static struct guest guest;
@@ -103,11 +103,16 @@ static void lend(struct loan *loan, const struct datagram *datagram)
     lend_from(loan, datagram, 5000);
 }
 
+static bool was_returned(const struct loan *loan)
+{
+    return __atomic_load_n(&loan->given_back, __ATOMIC_ACQUIRE);
+}
+
 static void await_return(const struct loan *loan)
 {
-    for (int i = 0; i < 5000 && !loan->given_back; i++)
+    for (int i = 0; i < 5000 && !was_returned(loan); i++)
         usleep(1000);
-    assert_true(loan->given_back);
+    assert_true(was_returned(loan));
 }
 
 static void arrives(const struct datagram *datagram)
