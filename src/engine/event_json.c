@@ -33,23 +33,11 @@ static void put_time(json_t *object, uint64_t ns)
     put(object, "time", text);
 }
 
-static const char *protocol_text(const struct culvert_event *event)
-{
-    switch (event->protocol) {
-    case IPPROTO_TCP:
-        return "tcp";
-    case IPPROTO_UDP:
-        return "udp";
-    default:
-        return "icmp";
-    }
-}
-
 static void put_flow(json_t *object, const struct culvert_event *event)
 {
     if (event->protocol != 0) {
         put(object, "direction", event->direction == CULVERT_EVENT_EGRESS ? "egress" : "ingress");
-        put(object, "protocol", protocol_text(event));
+        put(object, "protocol", event_protocol(event->protocol));
         put(object, "guest", event->guest_address);
         if (event->protocol != IPPROTO_ICMP && event->guest_port != 0)
             put_number(object, "guest_port", event->guest_port);

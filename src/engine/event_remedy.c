@@ -6,9 +6,9 @@
 #include "engine/event_text.h"
 #include "engine/flow_naming.h"
 
-static const char *protocol_of(const struct event *event)
+const char *event_protocol(uint8_t protocol)
 {
-    switch (event->key.protocol) {
+    switch (protocol) {
     case IPPROTO_TCP:
         return "tcp";
     case IPPROTO_UDP:
@@ -55,7 +55,7 @@ static const char *remedy_of_client(const struct event *event, char text[EVENT_R
 {
     char address[IP_ADDRESS_TEXT_MAX], port[16];
 
-    snprintf(text, EVENT_REMEDY_MAX, "allow %s from %s%s", protocol_of(event),
+    snprintf(text, EVENT_REMEDY_MAX, "allow %s from %s%s", event_protocol(event->key.protocol),
              ip_address_format(&event->key.remote, address), port_clause(event, port));
     return text;
 }
@@ -72,7 +72,7 @@ static const char *remedy_of_flow(const struct event *event, const struct policy
     if (groups & POLICY_DNS)
         return "allow to dns";
     write_address(event, world, address);
-    snprintf(text, EVENT_REMEDY_MAX, "allow %s to %s%s%s%s", protocol_of(event),
+    snprintf(text, EVENT_REMEDY_MAX, "allow %s to %s%s%s%s", event_protocol(event->key.protocol),
              by_name ? target : address, port_clause(event, port), widened ? " in " : "",
              widened ? address : "");
     return text;

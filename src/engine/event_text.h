@@ -28,6 +28,9 @@ void event_describe(const struct event *event, uint64_t count, const struct poli
 const char *event_remedy(const struct event *event, const struct policy *policy,
                          const struct policy_world *world, char text[EVENT_REMEDY_MAX]);
 
+/* As rules have it: "tcp", "udp"; all else is "icmp". */
+const char *event_protocol(uint8_t protocol);
+
 /* One line with its newline, by malloc(); NULL: ENOMEM. */
 char *event_json(const struct culvert_event *event);
 

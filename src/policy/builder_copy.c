@@ -9,25 +9,9 @@
 #include <string.h>
 
 #include "policy/builder.h"
+#include "policy/copies.h"
 
 /* ---- pieces: 0 or -ENOMEM; what was copied so far stands in the copy ---- */
-
-static int copy_text(const char *text, char **ret)
-{
-    return text && !(*ret = strdup(text)) ? -ENOMEM : 0;
-}
-
-static int copy_array(const void *array, size_t count, size_t element, void *ret)
-{
-    void *copy = calloc(count ? count : 1, element);
-
-    if (!copy)
-        return -ENOMEM;
-    if (count > 0)
-        memcpy(copy, array, count * element);
-    *(void **)ret = copy;
-    return 0;
-}
 
 static int copy_target(const struct rule_target *from, struct rule_target *to)
 {

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "policy/copies.h"
+
 static const struct ip_prefix ALL_IPV4 = {.address = {.bytes = {[10] = 0xff, [11] = 0xff}},
                                           .length = 96};
 
@@ -197,24 +199,6 @@ static void build_query_rules(struct build *build)
 }
 
 /* ---- the policy ---- */
-
-static int copy_array(const void *array, size_t count, size_t element, void *ret)
-{
-    void *copy = calloc(count ? count : 1, element);
-    if (!copy)
-        return -ENOMEM;
-    if (count > 0)
-        memcpy(copy, array, count * element);
-    *(void **)ret = copy;
-    return 0;
-}
-
-static int copy_text(const char *text, char **ret)
-{
-    if (text && !(*ret = strdup(text)))
-        return -ENOMEM;
-    return 0;
-}
 
 static int copy_rules(const struct build *build)
 {

@@ -132,6 +132,23 @@ class Outside:
             return len(re.findall(rf"query\[\w+\] \S*{re.escape(name)} ", file.read(), re.I))
 
 
+_made = []
+
+
+def outside_of(lab):
+    """The one of a whole script."""
+    if not _made:
+        _made.append(Outside(lab))
+    return _made[0]
+
+
+def sandboxed(lab, *options, rules, **keywords):
+    """(outside, a guest that may go there by these rules only)"""
+    outside = outside_of(lab)
+    return outside, lab.guest("--profile", "none", "--dns", INTERNET4, *options, rules=rules,
+                              **keywords)
+
+
 # ---- what clients do ----
 
 

@@ -21,7 +21,8 @@ import quic
 from frames import ACK, PSH, RST, SYN, RawTcp
 from lab import (CULVERT, DEADLINE, GATEWAY4, GUEST4, INTERNET4, SANITIZED, SLOWNESS, Network, Skip,
                  check, equal, fails_with, for_each, main, receive_all, receive_exactly, test)
-from outside import API4, CORP4, MANY4, NOTOK4, WWW4, WWW6, Outside, client_hello, curl, dig
+from outside import (API4, CORP4, MANY4, NOTOK4, WWW4, WWW6, client_hello, curl, dig, outside_of,
+                     sandboxed)
 from serving import Serve
 from wires import StreamWire
 
@@ -30,19 +31,9 @@ RULES = ("deny to *.denied.test", "allow tcp to *.ok.test",
          "allow tcp to git.corp.test port 80 in 10.0.0.0/8")
 CLOSED = (errno.ECONNRESET, errno.EPIPE)
 
-_cache = {}
-
-
-def outside_of(lab):
-    if "outside" not in _cache:
-        _cache["outside"] = Outside(lab)
-    return _cache["outside"]
-
 
 def sandbox(lab, *options, rules=RULES, **keywords):
-    outside = outside_of(lab)
-    guest = lab.guest("--profile", "none", "--dns", INTERNET4, *options, rules=rules, **keywords)
-    return outside, guest
+    return sandboxed(lab, *options, rules=rules, **keywords)
 
 
 def resolve(guest, name, kind="A"):

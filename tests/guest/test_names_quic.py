@@ -12,30 +12,21 @@ import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import time
 
 from lab import (DEADLINE, INTERNET4, SANITIZED, SLOWNESS, Skip, check, equal, fails_with, for_each,
                  main, test, wait_until)
-from outside import API4, API6, WWW4, WWW6, Outside, dig
+from outside import API4, API6, WWW4, WWW6, dig, outside_of, sandboxed
 from quic import V1, V2, Client, crypto_frame, hello
 
 RULES = ("deny to *.denied.test", "allow udp to *.ok.test",
          "allow udp to front.other.test port 443")
 PROHIBITED = (errno.EHOSTUNREACH, errno.EACCES)  # as Linux reports code 13, and ICMPv6's code 1
 
-_cache = {}
-
-
-def outside_of(lab):
-    if "outside" not in _cache:
-        _cache["outside"] = Outside(lab)
-    return _cache["outside"]
-
 
 def sandbox(lab, *options, rules=RULES, **keywords):
-    outside = outside_of(lab)
-    return outside, lab.guest("--profile", "none", "--dns", INTERNET4, *options, rules=rules,
-                              **keywords)
+    return sandboxed(lab, *options, rules=rules, **keywords)
 
 
 class Wire:
@@ -109,18 +100,15 @@ def start_server(lab, address, *options):
 
 def fetch(guest, host, *options, seconds=DEADLINE):
     """Did a client get the page?"""
-    outside = _cache["outside"]
-    folder = outside.folder + "/download"
-    shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder)
-    try:
-        guest.run("gtlsclient", "-q", "--exit-on-all-streams-close",
-                  "--download", folder, *options, host, "443", f"https://{host}/index.html",
-                  timeout=seconds)
-    except subprocess.TimeoutExpired:
-        pass
-    path = folder + "/index.html"
-    return os.path.exists(path) and os.path.getsize(path) == 16000
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            guest.run("gtlsclient", "-q", "--exit-on-all-streams-close",
+                      "--download", folder, *options, host, "443", f"https://{host}/index.html",
+                      timeout=seconds)
+        except subprocess.TimeoutExpired:
+            pass
+        path = folder + "/index.html"
+        return os.path.exists(path) and os.path.getsize(path) == 16000
 
 
 @for_each(start=["at_once", "after_a_retry"])
