@@ -81,7 +81,17 @@ expect fails "$culvert" run -v --rule "deny tcp to any port 443" \
 say "6. A name: asked at 10.0.2.3, which forwards to a name server on this host."
 expect ok "$culvert" run --dns "127.0.0.1:$dns" getent ahostsv4 hello.demo.test
 
-say "7. Even as root, the command holds no capability and cannot change its network."
+only="allow tcp to shop.demo.test port $web"
+
+say "7. An allow-list of names: shop.demo.test and nothing else (a name of ours, which leads to this host)."
+expect ok "$culvert" run --profile none --dns-host shop.demo.test=10.0.2.2 --rule "$only" \
+    curl -sS --max-time 5 "http://shop.demo.test:$web/"
+
+say "8. Another name at the same address is refused once it is said, and the summary says what would allow it."
+expect fails "$culvert" run --profile none --dns-host shop.demo.test=10.0.2.2 --rule "$only" \
+    curl -sS --max-time 5 -H 'Host: other.demo.test' "http://shop.demo.test:$web/"
+
+say "9. Even as root, the command holds no capability and cannot change its network."
 expect fails "$culvert" run ip link set eth0 down
 
 echo

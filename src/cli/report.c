@@ -47,8 +47,8 @@ void report_facts(const struct culvert_config *config)
         dprintf(STDERR_FILENO, "culvert: IPv6: off%s\n",
                 config->mtu < CONFIG_MTU_MIN_IPV6 ? " (the MTU is below 1280)"
                                                   : " (--ipv6=on offers it)");
-    dprintf(STDERR_FILENO, "culvert: MTU %u, %u rules before the profile\n", config->mtu,
-            config->rule_count);
+    dprintf(STDERR_FILENO, "culvert: MTU %u, %u rule%s before the profile\n", config->mtu,
+            config->rule_count, config->rule_count == 1 ? "" : "s");
 }
 
 void report_withheld(const struct culvert_engine *engine)
