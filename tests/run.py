@@ -306,7 +306,16 @@ def phase_lint(count, directory):
         print("    (some checks need the clang build)", flush=True)
 
 
+def forget_ignored_signals():
+    """What is ignored here, as under nohup or in the background of a shell, the tests would find
+    ignored, too: commands could not trap it."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def main():
+    forget_ignored_signals()
     parser = argparse.ArgumentParser(description="run every test and count them")
     parser.add_argument("--build", default="build", help="the build directory (default: build)")
     parser.add_argument("phases", nargs="*", metavar="PHASE", help=" ".join(PHASES))
