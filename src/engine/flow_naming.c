@@ -15,7 +15,8 @@ static bool must_bear_name(const struct subject *subject, uint16_t port)
     case POLICY_NAME_HIDDEN:
         return true;
     case POLICY_NAME_NAMELESS:
-        return port == 443 || (port == 80 && subject->key.protocol == IPPROTO_TCP);
+        return policy_name_is_due(subject->key.protocol == IPPROTO_TCP ? POLICY_TCP : POLICY_UDP,
+                                  port);
     default:
         return false;
     }

@@ -265,15 +265,14 @@ static struct policy_verdict judge_hidden(const struct judging *judging, uint32_
     return rule == NO_RULE ? default_of_pins(judging, &pinned) : judging_verdict(judging, rule);
 }
 
-/* Would a client that is allowed by name have told it? */
-static bool name_is_due(const struct policy_query *query)
+bool policy_name_is_due(enum policy_protocol protocol, uint16_t port)
 {
-    return query->port == HTTPS_PORT || (query->protocol == POLICY_TCP && query->port == HTTP_PORT);
+    return port == HTTPS_PORT || (protocol == POLICY_TCP && port == HTTP_PORT);
 }
 
 static struct policy_verdict judge_nameless(const struct judging *judging, uint32_t rule)
 {
-    if (name_is_due(judging->query))
+    if (policy_name_is_due(judging->query->protocol, judging->query->port))
         return judge_hidden(judging, rule);
     if (rule != NO_RULE && judging->policy->names.lowest >= rule)
         return judging_verdict(judging, rule);

@@ -169,6 +169,9 @@ bool policy_has_names(const struct policy *policy);
 
 struct policy_verdict policy_judge(const struct policy *policy, const struct policy_world *world,
                                    const struct policy_query *query);
+/* Would a client that is allowed by name have told it? If so, no allow by name admits a flow that
+ * bears none. */
+bool policy_name_is_due(enum policy_protocol protocol, uint16_t port);
 /* What a refusal counts as; only for verdicts that are no allow. */
 enum counter policy_verdict_counter(const struct policy_verdict *verdict);
 
