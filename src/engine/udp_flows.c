@@ -11,30 +11,16 @@
 
 /* ---- finding ---- */
 
-/* Without what padding may hold. */
 static struct udp_flow **bucket_of(const struct udp_flows *flows, const struct flow_key *key)
 {
-    struct {
-        struct ip_address guest, remote;
-        uint16_t guest_port, remote_port;
-        uint8_t pad[4];
-    } bytes = {key->guest, key->remote, key->guest_port, key->remote_port, {0}};
-
-    return &flows->buckets[hash_bytes(flows->hash_key, &bytes, sizeof bytes) % BUCKETS];
-}
-
-static bool is_of(const struct udp_flow *flow, const struct flow_key *key)
-{
-    return flow->key.guest_port == key->guest_port && flow->key.remote_port == key->remote_port &&
-           ip_address_equal(&flow->key.guest, &key->guest) &&
-           ip_address_equal(&flow->key.remote, &key->remote);
+    return &flows->buckets[hash_bytes(flows->hash_key, key, sizeof *key) % BUCKETS];
 }
 
 struct udp_flow *udp_flows_find(const struct udp_flows *flows, const struct flow_key *key)
 {
     struct udp_flow *flow = flows->count ? *bucket_of(flows, key) : NULL;
 
-    while (flow && !is_of(flow, key))
+    while (flow && memcmp(&flow->key, key, sizeof *key) != 0)
         flow = flow->next_in_bucket;
     return flow;
 }
